@@ -1,0 +1,233 @@
+-- Jobs: the live table, the finished ones, their attempts, queues, keys and settings.
+--
+-- Live jobs and finished jobs are two tables, so that the hot one is only as large as the backlog and retention is
+-- TRUNCATE of a partition instead of DELETE of millions of rows. A job is in exactly one of them; finishing is one
+-- statement that deletes from the one and inserts into the other.
+--
+-- Cannot be undone without losing every job: down drops the tables.
+
+-- +goose Up
+CREATE TYPE mini_asynq.job_status AS ENUM
+    ('scheduled', 'pending', 'running', 'completed', 'retrying', 'dead', 'blocked', 'cancelled');
+
+-- The order of the labels is the order of claiming.
+CREATE TYPE mini_asynq.job_priority AS ENUM ('high', 'normal', 'low');
+
+CREATE TYPE mini_asynq.attempt_status AS ENUM
+    ('completed', 'failed', 'timed_out', 'lease_expired', 'cancelled');
+
+-- Where the attempts of a job are kept: beside the live jobs, or with the finished ones of one retention class.
+CREATE TYPE mini_asynq.attempt_home AS ENUM ('live', 'done', 'dead');
+
+-- +goose StatementBegin
+-- uuid_v7 makes the id of jobs that SQL clients enqueue (RFC 9562, section 5.7): 48 bits of milliseconds by the
+-- database's clock, the rest random. VOLATILE, so that each row of a statement gets its own.
+CREATE FUNCTION mini_asynq.uuid_v7() RETURNS uuid
+    LANGUAGE sql VOLATILE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT encode(
+        set_bit(set_bit(
+            overlay(uuid_send(gen_random_uuid())
+                placing substring(int8send((extract(epoch FROM clock_timestamp()) * 1000)::bigint) FROM 3)
+                FROM 1 FOR 6),
+            52, 1), 53, 1),
+        'hex')::uuid
+$$;
+-- +goose StatementEnd
+
+CREATE TABLE mini_asynq.jobs (
+    id                  uuid                    NOT NULL DEFAULT mini_asynq.uuid_v7(),
+    queue               text                    NOT NULL DEFAULT 'default',
+    kind                text                    NOT NULL,
+    payload             jsonb                   NOT NULL DEFAULT '{}',
+    status              mini_asynq.job_status   NOT NULL DEFAULT 'pending',
+    priority            mini_asynq.job_priority NOT NULL DEFAULT 'normal',
+    max_retries         integer                 NOT NULL DEFAULT 0,
+    run_at              timestamptz             NOT NULL DEFAULT clock_timestamp(),
+    created_at          timestamptz             NOT NULL DEFAULT clock_timestamp(),
+    updated_at          timestamptz             NOT NULL DEFAULT clock_timestamp(),
+    idempotency_key     text,
+    timeout             interval,               -- of one attempt; null: the node's default
+    retry               jsonb,                  -- {strategy, interval, max_interval}; null: the node's
+    tags                text[],
+    metadata            jsonb,
+    source              text                    NOT NULL DEFAULT 'sql',
+    traceparent         text,
+    attempt             integer                 NOT NULL DEFAULT 0,  -- charged starts
+    attempt_base        integer                 NOT NULL DEFAULT 0,  -- charged starts before the present budget
+    attempt_limit       integer                 NOT NULL,            -- attempt_base + max_retries + 1
+    lease_losses        integer                 NOT NULL DEFAULT 0,  -- lost leases in a row
+    snoozes             integer                 NOT NULL DEFAULT 0,
+    redrives            integer                 NOT NULL DEFAULT 0,
+    version             bigint                  NOT NULL DEFAULT 1,  -- one event for each value
+    fence               bigint                  NOT NULL DEFAULT 0,  -- of the latest claim, never reset
+    locked_by           text,
+    locked_at           timestamptz,
+    lease_expires_at    timestamptz,
+    started_at          timestamptz,            -- of the first attempt
+    cancel_requested_at timestamptz,
+    cause               text,                   -- why the latest step was taken ...
+    reason              text,                   -- ... in the words of a person or of the final status ...
+    actor               text,                   -- ... and by whom: the event copies the three
+    progress            jsonb,
+    error               jsonb,                  -- the last one
+
+    CONSTRAINT jobs_pkey PRIMARY KEY (id),
+    -- Finished jobs live in jobs_finished.
+    CONSTRAINT jobs_status_is_live CHECK (status NOT IN ('completed', 'dead', 'cancelled')),
+    -- Running, and only running, has owner, lock time and lease.
+    CONSTRAINT jobs_lease_iff_running
+        CHECK (num_nulls(locked_by, locked_at, lease_expires_at) = CASE status WHEN 'running' THEN 0 ELSE 3 END),
+    CONSTRAINT jobs_attempt_bound CHECK (attempt BETWEEN attempt_base AND attempt_limit),
+    CONSTRAINT jobs_max_retries_range CHECK (max_retries BETWEEN 0 AND 1000),
+    CONSTRAINT jobs_queue_length CHECK (octet_length(queue) BETWEEN 1 AND 255),
+    CONSTRAINT jobs_kind_length CHECK (octet_length(kind) BETWEEN 1 AND 255),
+    -- Measured against the database's clock, which alone may judge it.
+    CONSTRAINT jobs_run_at_bound CHECK (run_at <= updated_at + interval '3653 days')
+) WITH (
+    -- The table turns over completely: vacuum by absolute numbers, not by a share of a backlog of millions.
+    autovacuum_vacuum_scale_factor = 0.02,
+    autovacuum_vacuum_threshold = 5000,
+    autovacuum_vacuum_cost_delay = 0,
+    autovacuum_analyze_scale_factor = 0.05,
+    fillfactor = 85
+);
+
+-- jobs.Claim: one contiguous range per queue and priority.
+CREATE INDEX jobs_claim ON mini_asynq.jobs (queue, priority, run_at, id) WHERE status = 'pending';
+-- jobs.Promote: what is due, and when the next one is.
+CREATE INDEX jobs_due ON mini_asynq.jobs (run_at) WHERE status IN ('scheduled', 'retrying');
+-- jobs.Expired: leases that ran out, and when the next one does.
+CREATE INDEX jobs_lease ON mini_asynq.jobs (lease_expires_at) WHERE status = 'running';
+
+-- The columns of jobs in the same order, and three of its own.
+CREATE TABLE mini_asynq.jobs_finished (
+    LIKE mini_asynq.jobs,
+    from_status mini_asynq.job_status NOT NULL, -- what the job was before: the event needs it
+    finished_at timestamptz           NOT NULL,
+    result      jsonb,
+
+    CONSTRAINT jobs_finished_status CHECK (status IN ('completed', 'dead', 'cancelled')),
+    -- locked_by and locked_at stay: they tell who ran the last attempt and since when.
+    CONSTRAINT jobs_finished_no_lease CHECK (lease_expires_at IS NULL),
+    PRIMARY KEY (id, status, finished_at)
+) PARTITION BY LIST (status);
+
+-- Dead jobs are the dead letter queue: kept longer, in partitions of their own.
+CREATE TABLE mini_asynq.jobs_done PARTITION OF mini_asynq.jobs_finished
+    FOR VALUES IN ('completed', 'cancelled') PARTITION BY RANGE (finished_at);
+CREATE TABLE mini_asynq.jobs_dead PARTITION OF mini_asynq.jobs_finished
+    FOR VALUES IN ('dead') PARTITION BY RANGE (finished_at);
+CREATE TABLE mini_asynq.jobs_done_default PARTITION OF mini_asynq.jobs_done DEFAULT;
+CREATE TABLE mini_asynq.jobs_dead_default PARTITION OF mini_asynq.jobs_dead DEFAULT;
+
+-- One row for each attempt that ended. Attempts are kept as long as their job: `kept` and `job_finished_at` follow it
+-- from partition to partition, so that a job that retries for weeks keeps its history.
+CREATE TABLE mini_asynq.job_attempts (
+    job_id          uuid                      NOT NULL,
+    attempt_number  integer                   NOT NULL,
+    kept            mini_asynq.attempt_home   NOT NULL,
+    job_finished_at timestamptz               NOT NULL DEFAULT 'infinity',
+    started_at      timestamptz               NOT NULL,
+    completed_at    timestamptz               NOT NULL,
+    status          mini_asynq.attempt_status NOT NULL,
+    fence           bigint                    NOT NULL,
+    worker          text                      NOT NULL,
+    wait_ms         bigint                    NOT NULL,
+    error_type      text,
+    error_message   text,
+    error_stack     text,
+
+    CONSTRAINT job_attempts_number CHECK (attempt_number >= 1),
+    PRIMARY KEY (job_id, attempt_number, kept, job_finished_at)
+) PARTITION BY LIST (kept);
+
+CREATE TABLE mini_asynq.job_attempts_live PARTITION OF mini_asynq.job_attempts FOR VALUES IN ('live');
+CREATE TABLE mini_asynq.job_attempts_done PARTITION OF mini_asynq.job_attempts
+    FOR VALUES IN ('done') PARTITION BY RANGE (job_finished_at);
+CREATE TABLE mini_asynq.job_attempts_dead PARTITION OF mini_asynq.job_attempts
+    FOR VALUES IN ('dead') PARTITION BY RANGE (job_finished_at);
+CREATE TABLE mini_asynq.job_attempts_done_default PARTITION OF mini_asynq.job_attempts_done DEFAULT;
+CREATE TABLE mini_asynq.job_attempts_dead_default PARTITION OF mini_asynq.job_attempts_dead DEFAULT;
+
+-- A queue's row appears with its first event (written by the pacer's node) or its first pause. No foreign key points
+-- here: an enqueue must never wait for a stranger's open transaction.
+CREATE TABLE mini_asynq.queues (
+    name         text        PRIMARY KEY,
+    paused       boolean     NOT NULL DEFAULT false,
+    paused_at    timestamptz,
+    paused_until timestamptz,
+    pause_reason text,
+    actor        text,
+    created_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
+    updated_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
+    version      bigint      NOT NULL DEFAULT 1,
+
+    CONSTRAINT queues_name CHECK (name ~ '^[A-Za-z0-9_.:-]{1,255}$' AND name NOT IN ('.', '..')),
+    CONSTRAINT queues_pause CHECK (paused OR num_nulls(paused_at, paused_until, pause_reason) = 3)
+);
+
+-- "This request happened once": the key, a hash of the request, and the first answer.
+CREATE TABLE mini_asynq.idempotency_keys (
+    key          text        PRIMARY KEY,
+    request_hash bytea       NOT NULL,
+    job_ids      uuid[]      NOT NULL,
+    answer       jsonb,      -- what the door said, if it keeps that
+    created_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
+    expires_at   timestamptz NOT NULL,
+
+    CONSTRAINT idempotency_keys_key CHECK (char_length(key) BETWEEN 1 AND 255)
+);
+-- jobs.DropExpiredKeys.
+CREATE INDEX idempotency_keys_expiry ON mini_asynq.idempotency_keys (expires_at);
+
+-- +goose StatementBegin
+-- request_hash identifies a request: equal JSON values hash equally whatever the order of members or the spacing,
+-- because jsonb has one text for each value. The key itself is no part of the request.
+CREATE FUNCTION mini_asynq.request_hash(request jsonb) RETURNS bytea
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT sha256(convert_to((CASE jsonb_typeof(request)
+        WHEN 'object' THEN request - 'idempotency_key' ELSE request END)::text, 'UTF8'))
+$$;
+-- +goose StatementEnd
+
+-- What the server publishes for the SQL door. One row a setting.
+CREATE TABLE mini_asynq.settings (
+    name       text        PRIMARY KEY,
+    value      jsonb       NOT NULL,
+    updated_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
+-- The fence: one growing number for each claim. CACHE 1, so that it follows the order of claiming.
+CREATE SEQUENCE mini_asynq.fence AS bigint CACHE 1;
+
+-- Which servers may use this schema: those whose own level is at least min_server.
+CREATE TABLE mini_asynq.compatibility (
+    one_row    boolean PRIMARY KEY DEFAULT true CHECK (one_row),
+    min_server integer NOT NULL
+);
+INSERT INTO mini_asynq.compatibility (min_server) VALUES (1);
+
+CREATE VIEW mini_asynq.all_jobs AS
+    SELECT id, queue, kind, payload, status, priority, max_retries, run_at, created_at, updated_at, idempotency_key,
+           timeout, retry, tags, metadata, source, traceparent, attempt, attempt_base, attempt_limit, lease_losses,
+           snoozes, redrives, version, fence, locked_by, locked_at, lease_expires_at, started_at, cancel_requested_at,
+           cause, reason, actor, progress, error, NULL::timestamptz AS finished_at, NULL::jsonb AS result
+      FROM mini_asynq.jobs
+     UNION ALL
+    SELECT id, queue, kind, payload, status, priority, max_retries, run_at, created_at, updated_at, idempotency_key,
+           timeout, retry, tags, metadata, source, traceparent, attempt, attempt_base, attempt_limit, lease_losses,
+           snoozes, redrives, version, fence, locked_by, locked_at, lease_expires_at, started_at, cancel_requested_at,
+           cause, reason, actor, progress, error, finished_at, result
+      FROM mini_asynq.jobs_finished;
+
+-- +goose Down
+DROP VIEW mini_asynq.all_jobs;
+DROP TABLE mini_asynq.compatibility, mini_asynq.settings, mini_asynq.idempotency_keys, mini_asynq.queues,
+    mini_asynq.job_attempts, mini_asynq.jobs_finished, mini_asynq.jobs;
+DROP SEQUENCE mini_asynq.fence;
+DROP FUNCTION mini_asynq.request_hash(jsonb), mini_asynq.uuid_v7();
+DROP TYPE mini_asynq.attempt_home, mini_asynq.attempt_status, mini_asynq.job_priority, mini_asynq.job_status;
