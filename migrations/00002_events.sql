@@ -259,7 +259,7 @@ BEGIN
            CASE WHEN n.status = 'running' THEN n.locked_by ELSE o.locked_by END,
            n.tags, n.actor,
            CASE WHEN n.status = 'running' THEN n.fence END,
-           CASE WHEN n.status IN ('scheduled', 'retrying') THEN n.run_at END,
+           CASE WHEN n.status IN ('scheduled', 'retrying', 'pending') THEN n.run_at END,
            CASE WHEN n.status = 'running' AND o.status <> 'running'
                 THEN greatest(0, extract(epoch FROM n.locked_at - n.run_at) * 1000)::bigint END,
            CASE WHEN o.status = 'running' AND n.status <> 'running'

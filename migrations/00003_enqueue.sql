@@ -50,10 +50,10 @@ DECLARE
     max_bytes bigint := (mini_asynq.setting('max_payload_bytes', '262144') #>> '{}')::bigint;
 BEGIN
     -- 1e131071 takes a few bytes in a request and 128 KiB when it is read: look only when a long run of digits is there.
-    IF written ~ '[0-9]{200}[0-9]{201}' AND EXISTS (
+    IF written ~ '[0-9.]{200}[0-9.]{202}' AND EXISTS (
         SELECT FROM jsonb_path_query(payload, 'strict $.** ? (@.type() == "number")') AS number
-         WHERE octet_length(number::text) > 402) THEN
-        PERFORM mini_asynq.refuse('payload', 'a number needs more than 400 digits');
+         WHERE octet_length(ltrim(number::text, '-')) > 402) THEN
+        PERFORM mini_asynq.refuse('payload', 'a number needs more than 401 digits');
     END IF;
     IF octet_length(written) > max_bytes THEN
         PERFORM mini_asynq.refuse('payload', format('%s bytes as stored, the limit is %s', octet_length(written), max_bytes));

@@ -1,0 +1,230 @@
+package jobs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+)
+
+// Act is who acts on a job by hand, and why.
+type Act struct {
+	Actor  string // "basic:admin", "sql:alice" ...; goes into the event
+	Reason string // a person's words; goes into the event
+}
+
+// Cancel stops a job that is not wanted any more. A waiting job is cancelled at once and never starts. A running one is
+// asked to stop: the request is a column, so that no lost message can lose it; requested is true then, and the job ends
+// cancelled unless its handler succeeds. A job that is cancelled already stays as it is.
+// ErrNotFound; *TransitionError for a job that is completed or dead.
+//
+// Against a claim the row lock decides: whoever gets it first; the other sees what it left.
+func Cancel(ctx context.Context, db DB, id uuid.UUID, act Act) (job *Job, requested bool, err error) {
+	err = inTx(ctx, db, "cancel", func(tx pgx.Tx) error {
+		status, err := lockLive(ctx, tx, id)
+		switch {
+		case err != nil:
+			return err
+		case status == "":
+			if job, err = getFinished(ctx, tx, id); err != nil {
+				return err
+			}
+			if job.Status != Cancelled {
+				return &TransitionError{ID: id, Status: job.Status, Action: ActionCancel}
+			}
+			return nil
+		case status == Running:
+			requested = true
+			_, err = tx.Exec(ctx, `
+				UPDATE mini_asynq.jobs
+				   SET cancel_requested_at = clock_timestamp(), version = version + 1, updated_at = clock_timestamp(),
+				       actor = nullif($2, ''), cause = nullif($3, '')
+				 WHERE id = $1 AND cancel_requested_at IS NULL`, id, act.Actor, Storable(act.Reason, 1024))
+		default:
+			_, err = tx.Exec(ctx, cancelWaitingSQL, id, act.Actor, Storable(act.Reason, 1024))
+		}
+		if err != nil {
+			return err
+		}
+		job, err = get(ctx, tx, id)
+		return err
+	})
+	return job, requested, err
+}
+
+// cancelWaitingSQL moves a waiting job, whose row the transaction holds, to the finished ones, with its attempts.
+const cancelWaitingSQL = `
+WITH gone AS (
+    DELETE FROM mini_asynq.jobs
+     WHERE id = $1 AND (SELECT set_config('mini_asynq.moving', 'on', true)) = 'on'
+    RETURNING *, clock_timestamp() AS ended
+), past AS (
+    DELETE FROM mini_asynq.job_attempts_live WHERE job_id = $1 RETURNING *
+), attempt_rows AS (
+    INSERT INTO mini_asynq.job_attempts (job_id, attempt_number, kept, job_finished_at, started_at, completed_at, status,
+                                         fence, worker, wait_ms, error_type, error_message, error_stack)
+    SELECT past.job_id, past.attempt_number, 'done', gone.ended, past.started_at, past.completed_at, past.status,
+           past.fence, past.worker, past.wait_ms, past.error_type, past.error_message, past.error_stack
+      FROM past, gone
+)
+INSERT INTO mini_asynq.jobs_finished (` + finishedColumns + `)
+SELECT id, queue, kind, payload, 'cancelled', priority, max_retries, run_at, created_at, ended, idempotency_key,
+       timeout, retry, tags, metadata, source, traceparent, attempt, attempt_base, attempt_limit,
+       lease_losses, snoozes, redrives, version + 1, fence, NULL, NULL, NULL, started_at,
+       cancel_requested_at, nullif($3, ''), 'operator', nullif($2, ''), progress, error, status, ended, NULL
+  FROM gone`
+
+// Retry makes a job run again: a dead one is redriven with a full new budget, its attempts counted on; a retrying one
+// becomes pending now. With a delay a redriven job is scheduled instead. ErrNotFound; *TransitionError for any other
+// status.
+func Retry(ctx context.Context, db DB, id uuid.UUID, delay time.Duration, act Act) (*Job, error) {
+	return again(ctx, db, id, ActionRetry, delay, act)
+}
+
+// RunNow makes a scheduled or retrying job pending now. ErrNotFound; *TransitionError for any other status.
+func RunNow(ctx context.Context, db DB, id uuid.UUID, act Act) (*Job, error) {
+	return again(ctx, db, id, ActionRunNow, 0, act)
+}
+
+func again(ctx context.Context, db DB, id uuid.UUID, action Action, delay time.Duration, act Act) (job *Job, err error) {
+	err = inTx(ctx, db, string(action), func(tx pgx.Tx) error {
+		status, err := lockLive(ctx, tx, id)
+		if err != nil {
+			return err
+		}
+		switch {
+		case status == "" && action == ActionRetry:
+			if err := redrive(ctx, tx, id, delay, act); err != nil {
+				return err
+			}
+		case status == "":
+			finished, err := getFinished(ctx, tx, id)
+			if err != nil {
+				return err
+			}
+			return &TransitionError{ID: id, Status: finished.Status, Action: action}
+		case status == Retrying || status == Scheduled && action == ActionRunNow:
+			if err := bringForward(ctx, tx, id, delay, act); err != nil {
+				return err
+			}
+		default:
+			return &TransitionError{ID: id, Status: status, Action: action}
+		}
+		job, err = get(ctx, tx, id)
+		return err
+	})
+	return job, err
+}
+
+// bringForward makes a job whose row the transaction holds pending, or with a delay scheduled.
+func bringForward(ctx context.Context, tx pgx.Tx, id uuid.UUID, delay time.Duration, act Act) error {
+	_, err := tx.Exec(ctx, `
+		UPDATE mini_asynq.jobs
+		   SET status = CASE WHEN $2::interval > interval '0' THEN 'scheduled' ELSE 'pending' END::mini_asynq.job_status,
+		       run_at = clock_timestamp() + $2::interval, version = version + 1, updated_at = clock_timestamp(),
+		       actor = nullif($3, ''), cause = nullif($4, ''), reason = NULL
+		 WHERE id = $1`, id, delay, act.Actor, Storable(act.Reason, 1024))
+	return err
+}
+
+// redriveSQL moves a dead job back to the live ones. `cause` carries the status it had: the insert trigger of jobs reads
+// it there. Index: the primary keys, by id, one probe per partition of dead jobs.
+const redriveSQL = `
+WITH gone AS (
+    DELETE FROM mini_asynq.jobs_finished
+     WHERE id = $1 AND status = 'dead' AND (SELECT set_config('mini_asynq.moving', 'on', true)) = 'on'
+    RETURNING *, clock_timestamp() AS now
+), attempt_rows AS (
+    UPDATE mini_asynq.job_attempts SET kept = 'live', job_finished_at = 'infinity'
+     WHERE job_id = (SELECT id FROM gone) AND kept = 'dead'
+)
+INSERT INTO mini_asynq.jobs (id, queue, kind, payload, status, priority, max_retries, run_at, created_at, updated_at,
+    idempotency_key, timeout, retry, tags, metadata, source, traceparent, attempt, attempt_base, attempt_limit,
+    lease_losses, snoozes, redrives, version, fence, started_at, cause, reason, actor, progress, error)
+SELECT id, queue, kind, payload,
+       CASE WHEN $2::interval > interval '0' THEN 'scheduled' ELSE 'pending' END::mini_asynq.job_status,
+       priority, max_retries, now + $2::interval, created_at, now,
+       idempotency_key, timeout, retry, tags, metadata, source, traceparent, attempt, attempt,
+       attempt + max_retries + 1, 0, snoozes, redrives + 1, version + 1, fence, started_at, 'dead', nullif($4, ''),
+       nullif($3, ''), NULL, error
+  FROM gone`
+
+func redrive(ctx context.Context, tx pgx.Tx, id uuid.UUID, delay time.Duration, act Act) error {
+	tag, err := tx.Exec(ctx, redriveSQL, id, delay, act.Actor, Storable(act.Reason, 1024))
+	if err != nil || tag.RowsAffected() == 1 {
+		return err
+	}
+	finished, err := getFinished(ctx, tx, id)
+	if err != nil {
+		return err
+	}
+	return &TransitionError{ID: id, Status: finished.Status, Action: ActionRetry}
+}
+
+// Delete removes a finished job and its attempts for good. ErrNotFound; *TransitionError for a live job: it is
+// cancelled first.
+func Delete(ctx context.Context, db DB, id uuid.UUID, act Act) error {
+	return inTx(ctx, db, "delete", func(tx pgx.Tx) error {
+		status, err := lockLive(ctx, tx, id)
+		if err != nil {
+			return err
+		}
+		if status != "" {
+			return &TransitionError{ID: id, Status: status, Action: ActionDelete}
+		}
+		if _, err := tx.Exec(ctx, `SELECT set_config('mini_asynq.actor', $1, true)`, act.Actor); err != nil {
+			return err
+		}
+		tag, err := tx.Exec(ctx, `DELETE FROM mini_asynq.jobs_finished WHERE id = $1`, id)
+		if err != nil {
+			return err
+		}
+		if tag.RowsAffected() == 0 {
+			return ErrNotFound
+		}
+		_, err = tx.Exec(ctx, `DELETE FROM mini_asynq.job_attempts WHERE job_id = $1`, id)
+		return err
+	})
+}
+
+// lockLive locks a live job's row and returns its status, "" if it is not live.
+func lockLive(ctx context.Context, tx pgx.Tx, id uuid.UUID) (status Status, err error) {
+	err = tx.QueryRow(ctx, `SELECT status::text FROM mini_asynq.jobs WHERE id = $1 FOR UPDATE`, id).Scan(&status)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return "", nil
+	}
+	return status, err
+}
+
+func getFinished(ctx context.Context, db DB, id uuid.UUID) (*Job, error) {
+	job, err := scanJob(db.QueryRow(ctx, `SELECT `+columns+`, finished_at, NULL::jsonb, NULL::jsonb
+		FROM mini_asynq.jobs_finished WHERE id = $1`, id))
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, ErrNotFound
+	}
+	return job, err
+}
+
+// inTx runs fn in a transaction, or in a savepoint of the caller's, and commits. A lock that the caller's session waits
+// for is bounded by ctx.
+func inTx(ctx context.Context, db DB, action string, fn func(pgx.Tx) error) error {
+	tx, err := db.Begin(ctx)
+	if err != nil {
+		return fmt.Errorf("%s: begin: %w", action, err)
+	}
+	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }() // after Commit it does nothing
+	if err := fn(tx); err != nil {
+		var transition *TransitionError
+		if errors.Is(err, ErrNotFound) || errors.As(err, &transition) {
+			return err
+		}
+		return fmt.Errorf("%s: %w", action, err)
+	}
+	if err := tx.Commit(ctx); err != nil {
+		return fmt.Errorf("%s: %w", action, commitUnknown(err))
+	}
+	return nil
+}

@@ -1,0 +1,198 @@
+package jobs
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// Enqueued is what the database says about a job that was accepted.
+type Enqueued struct {
+	Job
+	// Replayed: the idempotency key was used before for the same request. Of the job only ID and IdempotencyKey are set.
+	Replayed bool
+}
+
+// Enqueue stores one job or thousands, in one statement, all or none. Given a pgx.Tx the jobs are the transaction's:
+// they exist exactly if it commits. Otherwise they are stored when Enqueue returns nil.
+//
+// Errors: *ValidationError (pointers begin with the index when there are several jobs), ErrIdempotencyReused,
+// ErrIdempotencyInFlight, ErrCommitUnknown, and what Unavailable recognises. Workers of other nodes are woken by the
+// database; a node wakes its own idle workers through an Inserter.
+func Enqueue(ctx context.Context, db DB, params ...Params) ([]Enqueued, error) {
+	rows, err := newRows(params)
+	if err != nil || len(rows) == 0 {
+		return nil, err
+	}
+	if !slices.ContainsFunc(rows, func(r row) bool { return r.params.IdempotencyKey != "" }) {
+		return insert(ctx, db, rows)
+	}
+	return enqueueKeyed(ctx, db, rows)
+}
+
+func newRows(params []Params) ([]row, error) {
+	rows := make([]row, len(params))
+	var faults []Fault
+	for i, p := range params {
+		r, err := newRow(p)
+		var invalid *ValidationError
+		switch {
+		case errors.As(err, &invalid):
+			for _, f := range invalid.Faults {
+				if len(params) > 1 {
+					f.Pointer = "/" + strconv.Itoa(i) + f.Pointer
+				}
+				faults = append(faults, f)
+			}
+		case err != nil:
+			return nil, err
+		}
+		rows[i] = r
+	}
+	if len(faults) > 0 {
+		return nil, &ValidationError{Faults: faults}
+	}
+	return rows, nil
+}
+
+// insertSQL stores jobs from arrays. A job that is not due yet is scheduled; one whose run_at has passed is due now, so
+// that nobody jumps the line. max_retries falls back to what the server published. No index is searched; no row is
+// locked; a twin at the same time inserts other ids. unnest is planned for the length of its arrays, and the statement
+// has one plan only.
+const insertSQL = `
+WITH clock AS MATERIALIZED (
+    SELECT clock_timestamp() AS now,
+           coalesce((SELECT (value #>> '{}')::integer FROM mini_asynq.settings WHERE name = 'max_retries'), $13) AS retries
+), new AS (
+    SELECT n.*, CASE WHEN n.delay IS NULL THEN greatest(n.run_at, now) ELSE now + n.delay END AS due,
+           coalesce(n.max_retries, retries) AS allowed, now
+      FROM clock, unnest($1::uuid[], $2::text[], $3::text[], $4::jsonb[], $5::text[], $6::integer[], $7::timestamptz[],
+                         $8::interval[], $9::interval[], $10::text[], $11::text[], $12::jsonb[], $14::text[], $15::text[])
+           AS n(id, queue, kind, payload, priority, max_retries, run_at, delay, timeout, idempotency_key, tags,
+                metadata, traceparent, source)
+)
+INSERT INTO mini_asynq.jobs (id, queue, kind, payload, status, priority, max_retries, attempt_limit, run_at, created_at,
+                             updated_at, idempotency_key, timeout, tags, metadata, traceparent, source)
+SELECT id, queue, kind, payload,
+       CASE WHEN due > now THEN 'scheduled' ELSE 'pending' END::mini_asynq.job_status,
+       priority::mini_asynq.job_priority, allowed, allowed + 1, due, now,
+       now, idempotency_key, timeout, tags::text[], metadata, traceparent, source
+  FROM new
+RETURNING id, status::text, run_at, created_at, max_retries`
+
+func insert(ctx context.Context, db DB, rows []row) ([]Enqueued, error) {
+	args := insertArgs(rows)
+	answer, err := db.Query(ctx, insertSQL, args...)
+	if err != nil {
+		return nil, enqueueError(db, err)
+	}
+	out := make([]Enqueued, len(rows))
+	at := make(map[uuid.UUID]int, len(rows))
+	for i, r := range rows {
+		at[r.id] = i
+	}
+	var id uuid.UUID
+	var status Status
+	var runAt, createdAt time.Time
+	var retries int
+	_, err = pgx.ForEachRow(answer, []any{&id, &status, &runAt, &createdAt, &retries}, func() error {
+		i, ok := at[id]
+		if !ok {
+			return fmt.Errorf("the database returned a job that was not sent: %s", id)
+		}
+		out[i] = rows[i].enqueued(status, runAt, createdAt, retries)
+		return nil
+	})
+	if err != nil {
+		return nil, enqueueError(db, err)
+	}
+	return out, nil
+}
+
+func insertArgs(rows []row) []any {
+	n := len(rows)
+	ids, queues, kinds := make([]uuid.UUID, n), make([]string, n), make([]string, n)
+	payloads, metadata := make([]json.RawMessage, n), make([][]byte, n)
+	priorities, sources := make([]string, n), make([]string, n)
+	retries := make([]*int, n)
+	runAts, delays, timeouts := make([]*time.Time, n), make([]*time.Duration, n), make([]*time.Duration, n)
+	keys, tags, traces := make([]*string, n), make([]*string, n), make([]*string, n)
+	for i := range rows {
+		r := &rows[i]
+		p := &r.params
+		ids[i], queues[i], kinds[i], payloads[i] = r.id, p.Queue, p.Kind, r.payload
+		priorities[i], retries[i], sources[i] = string(p.Priority), p.MaxRetries, p.Source
+		runAts[i], delays[i], timeouts[i], metadata[i] = r.runAt, r.delay, r.timeout, r.metadata
+		keys[i], traces[i] = orNull(p.IdempotencyKey), orNull(p.Traceparent)
+		if len(p.Tags) > 0 {
+			literal := arrayLiteral(p.Tags)
+			tags[i] = &literal
+		}
+	}
+	return []any{ids, queues, kinds, payloads, priorities, retries, runAts, delays, timeouts, keys, tags, metadata,
+		defaultRetries, traces, sources}
+}
+
+// enqueued is the job as it was stored.
+func (r *row) enqueued(status Status, runAt, createdAt time.Time, retries int) Enqueued {
+	p := r.params
+	return Enqueued{Job: Job{
+		ID: r.id, Queue: p.Queue, Kind: p.Kind, Payload: r.payload, Status: status, Priority: p.Priority,
+		MaxRetries: retries, AttemptLimit: retries + 1, RunAt: runAt, CreatedAt: createdAt, UpdatedAt: createdAt,
+		IdempotencyKey: p.IdempotencyKey, Timeout: p.Timeout, Tags: p.Tags, Metadata: r.metadata, Source: p.Source,
+		Traceparent: p.Traceparent, Version: 1,
+	}}
+}
+
+func orNull(s string) *string {
+	if s == "" {
+		return nil
+	}
+	return &s
+}
+
+// arrayLiteral writes a text[] as PostgreSQL reads it: unnest cannot take one array per row apart otherwise.
+func arrayLiteral(items []string) string {
+	var b strings.Builder
+	b.WriteByte('{')
+	for i, item := range items {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		b.WriteByte('"')
+		for _, c := range []byte(item) {
+			if c == '"' || c == '\\' {
+				b.WriteByte('\\')
+			}
+			b.WriteByte(c)
+		}
+		b.WriteByte('"')
+	}
+	b.WriteByte('}')
+	return b.String()
+}
+
+// enqueueError classifies what an insert may answer. One that commits by itself may have taken effect; one inside a
+// transaction has not, as long as that is not committed.
+func enqueueError(db DB, err error) error {
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) && pg.Code == stateCheckViolation && pg.ConstraintName == "jobs_run_at_bound" {
+		return &ValidationError{Faults: []Fault{{"/run_at", "out_of_range", "at most 10 years ahead"}}}
+	}
+	if errors.As(err, &pg) && pg.Code == stateLockNotAvailable {
+		return ErrIdempotencyInFlight
+	}
+	if _, inTx := db.(pgx.Tx); !inTx {
+		err = commitUnknown(err)
+	}
+	return fmt.Errorf("enqueue: %w", err)
+}

@@ -1,0 +1,243 @@
+package jobs
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+)
+
+// completedSQL ends attempts that succeeded at the first try: the common case, without a decision in it.
+// Index: jobs_pkey, by id; the fence decides. Locks: the rows, in the order of the arrays. A twin with a stale fence
+// deletes nothing.
+const completedSQL = `
+WITH outcome AS (
+    SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::jsonb[]) AS o(job_id, stated, result)
+), gone AS (
+    DELETE FROM mini_asynq.jobs j USING outcome o
+     WHERE j.id = o.job_id AND j.fence = o.stated AND j.status = 'running'
+       AND (SELECT set_config('mini_asynq.moving', 'on', true)) = 'on'
+    RETURNING j.*, o.result, clock_timestamp() AS ended
+), attempt_rows AS (
+    INSERT INTO mini_asynq.job_attempts (job_id, attempt_number, kept, job_finished_at, started_at, completed_at, status,
+                                         fence, worker, wait_ms)
+    SELECT id, attempt, 'done', ended, locked_at, ended, 'completed',
+           fence, locked_by, greatest(0, extract(epoch FROM locked_at - run_at) * 1000)::bigint
+      FROM gone
+), finished AS (
+    INSERT INTO mini_asynq.jobs_finished (` + finishedColumns + `)
+    SELECT id, queue, kind, payload, 'completed', priority, max_retries, run_at, created_at, ended, idempotency_key,
+           timeout, retry, tags, metadata, source, traceparent, attempt, attempt_base, attempt_limit, 0,
+           snoozes, redrives, version + 1, fence, locked_by, locked_at, NULL, started_at,
+           cancel_requested_at, NULL, NULL, NULL, progress, error, 'running', ended, result
+      FROM gone
+)
+SELECT id FROM gone`
+
+const finishedColumns = `id, queue, kind, payload, status, priority, max_retries, run_at, created_at, updated_at,
+           idempotency_key, timeout, retry, tags, metadata, source, traceparent, attempt, attempt_base, attempt_limit,
+           lease_losses, snoozes, redrives, version, fence, locked_by, locked_at, lease_expires_at, started_at,
+           cancel_requested_at, cause, reason, actor, progress, error, from_status, finished_at, result`
+
+// finishSQL ends attempts of any outcome. The row decides what comes next: a cancel request beats all but success; a
+// snooze and a release give the attempt back; a failure is retried while the budget lasts.
+//
+// Index: jobs_pkey; job_attempts_live by job_id. Locks: the rows of jobs in id order, before anything is decided.
+// The reaper's word counts only if the lease has run out by now: an extension may have come in between.
+const finishSQL = `
+WITH outcome AS (
+    SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::jsonb[], $5::jsonb[], $6::interval[], $7::boolean[],
+                         $8::text[])
+           AS o(job_id, stated, how, result, failure, delay, final, why)
+), target AS MATERIALIZED (
+    SELECT j.*, o.how, o.result, o.failure, o.delay, o.final, o.why, clock_timestamp() AS ended
+      FROM outcome o
+      JOIN mini_asynq.jobs j ON j.id = o.job_id AND j.fence = o.stated AND j.status = 'running'
+     WHERE o.how <> 'lease_expired' OR j.lease_expires_at <= clock_timestamp()
+     ORDER BY j.id
+       FOR UPDATE OF j
+), verdict AS MATERIALIZED (
+    SELECT t.*,
+           CASE WHEN how = 'completed' THEN 'completed'
+                WHEN how = 'cancelled' OR cancel_requested_at IS NOT NULL THEN 'cancelled'
+                WHEN how = 'snoozed' THEN 'scheduled'
+                WHEN how = 'released' THEN 'pending'
+                WHEN final OR attempt >= attempt_limit THEN 'dead'
+                ELSE 'retrying' END::mini_asynq.job_status AS next,
+           CASE how WHEN 'failed' THEN 'error' WHEN 'timed_out' THEN 'timeout' WHEN 'lease_expired' THEN 'lease_expired'
+                    WHEN 'released' THEN why END AS step_cause,
+           CASE WHEN failure IS NULL THEN error
+                ELSE failure || jsonb_build_object('at', to_char(ended AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))
+                END AS last_error
+      FROM target t
+), kept AS (
+    UPDATE mini_asynq.jobs j
+       SET status = v.next, version = j.version + 1, updated_at = v.ended,
+           attempt = CASE WHEN v.next = 'retrying' THEN j.attempt ELSE j.attempt - 1 END,
+           run_at = CASE WHEN v.next = 'pending' THEN j.run_at ELSE v.ended + v.delay END,
+           lease_losses = CASE v.how WHEN 'lease_expired' THEN j.lease_losses + 1 ELSE 0 END,
+           snoozes = j.snoozes + (v.how = 'snoozed')::integer,
+           locked_by = NULL, locked_at = NULL, lease_expires_at = NULL,
+           cause = v.step_cause, reason = NULL, actor = NULL, progress = NULL, error = v.last_error
+      FROM verdict v
+     WHERE j.id = v.id AND v.next IN ('retrying', 'scheduled', 'pending')
+), gone AS (
+    DELETE FROM mini_asynq.jobs j USING verdict v
+     WHERE j.id = v.id AND v.next IN ('completed', 'cancelled', 'dead')
+       AND (SELECT set_config('mini_asynq.moving', 'on', true)) = 'on'
+), past AS (
+    DELETE FROM mini_asynq.job_attempts_live a USING verdict v
+     WHERE a.job_id = v.id AND v.next IN ('completed', 'cancelled', 'dead')
+    RETURNING a.*, CASE v.next WHEN 'dead' THEN 'dead' ELSE 'done' END::mini_asynq.attempt_home AS home, v.ended
+), attempt_rows AS (
+    INSERT INTO mini_asynq.job_attempts (job_id, attempt_number, kept, job_finished_at, started_at, completed_at, status,
+                                         fence, worker, wait_ms, error_type, error_message, error_stack)
+    SELECT id, attempt,
+           CASE next WHEN 'retrying' THEN 'live' WHEN 'dead' THEN 'dead' ELSE 'done' END::mini_asynq.attempt_home,
+           CASE WHEN next = 'retrying' THEN 'infinity' ELSE ended END,
+           locked_at, ended,
+           CASE WHEN how = 'completed' THEN 'completed' WHEN next = 'cancelled' THEN 'cancelled'
+                ELSE how END::mini_asynq.attempt_status,
+           fence, locked_by, greatest(0, extract(epoch FROM locked_at - run_at) * 1000)::bigint,
+           failure->>'type', failure->>'message', failure->>'stack'
+      FROM verdict WHERE next NOT IN ('scheduled', 'pending')
+    UNION ALL
+    SELECT job_id, attempt_number, home, ended, started_at, completed_at, status,
+           fence, worker, wait_ms, error_type, error_message, error_stack
+      FROM past
+), finished AS (
+    INSERT INTO mini_asynq.jobs_finished (` + finishedColumns + `)
+    SELECT id, queue, kind, payload, next, priority, max_retries, run_at, created_at, ended, idempotency_key,
+           timeout, retry, tags, metadata, source, traceparent, attempt, attempt_base, attempt_limit,
+           CASE how WHEN 'lease_expired' THEN lease_losses + 1 ELSE 0 END,
+           snoozes, redrives, version + 1, fence, locked_by, locked_at, NULL, started_at, cancel_requested_at,
+           CASE next WHEN 'dead' THEN step_cause END,
+           CASE WHEN next = 'cancelled' THEN CASE WHEN cancel_requested_at IS NULL THEN 'worker' ELSE 'operator' END
+                WHEN next = 'dead' THEN CASE WHEN final THEN 'not_retryable' WHEN how = 'lease_expired' THEN 'poison'
+                                             ELSE 'exhausted' END END,
+           CASE WHEN next = 'cancelled' AND cancel_requested_at IS NOT NULL THEN actor END,
+           progress, last_error, 'running', ended, result
+      FROM verdict WHERE next IN ('completed', 'cancelled', 'dead')
+)
+SELECT id, next::text, CASE WHEN next IN ('retrying', 'scheduled') THEN delay END FROM verdict`
+
+// splitOutcomes returns the places of the outcomes that completedSQL may end, and of the others.
+func splitOutcomes(outcomes []Outcome) (plain, other []int) {
+	for i := range outcomes {
+		if outcomes[i].Kind == OutcomeCompleted && !outcomes[i].retried {
+			plain = append(plain, i)
+		} else {
+			other = append(other, i)
+		}
+	}
+	return plain, other
+}
+
+func queueCompleted(batch *pgx.Batch, outcomes []Outcome, places []int) {
+	ids, fences := make([]uuid.UUID, len(places)), make([]int64, len(places))
+	results := make([]json.RawMessage, len(places))
+	for n, i := range places {
+		ids[n], fences[n], results[n] = outcomes[i].JobID, outcomes[i].Fence, outcomes[i].Result
+	}
+	batch.Queue(completedSQL, ids, fences, results)
+}
+
+func readCompleted(answers pgx.BatchResults, outcomes []Outcome, places []int, verdicts []Verdict) error {
+	rows, err := answers.Query()
+	if err != nil {
+		return err
+	}
+	landed := make(map[uuid.UUID]struct{}, len(places))
+	var id uuid.UUID
+	if _, err := pgx.ForEachRow(rows, []any{&id}, func() error { landed[id] = struct{}{}; return nil }); err != nil {
+		return err
+	}
+	for _, i := range places {
+		if _, ok := landed[outcomes[i].JobID]; ok {
+			verdicts[i] = Verdict{Landed: true, Status: Completed}
+		}
+	}
+	return nil
+}
+
+func queueFinish(batch *pgx.Batch, outcomes []Outcome, places []int) {
+	n := len(places)
+	ids, fences, kinds := make([]uuid.UUID, n), make([]int64, n), make([]string, n)
+	results, failures := make([]json.RawMessage, n), make([]*Failure, n)
+	delays, finals, causes := make([]time.Duration, n), make([]bool, n), make([]*string, n)
+	for n, i := range places {
+		o := &outcomes[i]
+		ids[n], fences[n], kinds[n], results[n] = o.JobID, o.Fence, string(o.Kind), o.Result
+		failures[n], delays[n], finals[n], causes[n] = o.Error, o.Delay, o.Final, orNull(o.Cause)
+	}
+	batch.Queue(finishSQL, ids, fences, kinds, results, failures, delays, finals, causes)
+}
+
+func readFinish(answers pgx.BatchResults, outcomes []Outcome, places []int, verdicts []Verdict) error {
+	rows, err := answers.Query()
+	if err != nil {
+		return err
+	}
+	landed := make(map[uuid.UUID]Verdict, len(places))
+	var id uuid.UUID
+	var next Status
+	var due *time.Duration
+	_, err = pgx.ForEachRow(rows, []any{&id, &next, &due}, func() error {
+		v := Verdict{Landed: true, Status: next}
+		if due != nil {
+			v.DueIn = *due
+		}
+		landed[id] = v
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, i := range places {
+		verdicts[i] = landed[outcomes[i].JobID]
+	}
+	return nil
+}
+
+// Finish stores outcomes in one transaction. A batch that fails for the sake of one row falls back to row by row, and a
+// row that cannot be stored as it is ends as that attempt's failure: one bad row never wedges the others. Errors are
+// those of the database being away; what the fences said is in the verdicts, in the order of outcomes.
+func Finish(ctx context.Context, db DB, outcomes []Outcome) ([]Verdict, error) {
+	result, err := Turn{Outcomes: outcomes}.Do(ctx, db)
+	switch {
+	case err == nil:
+		return result.Verdicts, nil
+	case Transient(err) || errors.Is(err, ErrCommitUnknown) || ctx.Err() != nil:
+		return nil, err
+	}
+	verdicts := make([]Verdict, len(outcomes))
+	for i := range outcomes {
+		if verdicts[i], err = finishOne(ctx, db, outcomes[i]); err != nil {
+			return nil, err
+		}
+	}
+	return verdicts, nil
+}
+
+func finishOne(ctx context.Context, db DB, outcome Outcome) (Verdict, error) {
+	result, err := Turn{Outcomes: []Outcome{outcome}}.Do(ctx, db)
+	if err == nil {
+		return result.Verdicts[0], nil
+	}
+	if Transient(err) || errors.Is(err, ErrCommitUnknown) || ctx.Err() != nil {
+		return Verdict{}, err
+	}
+	fault := fmt.Errorf("the outcome could not be stored: %w", err)
+	outcome.Kind, outcome.Result = OutcomeFailed, nil
+	outcome.Error = NewFailure("", "UnstorableOutcome", fault.Error(), "")
+	result, err = Turn{Outcomes: []Outcome{outcome}}.Do(ctx, db)
+	if err != nil {
+		return Verdict{}, err
+	}
+	result.Verdicts[0].Fault = fault
+	return result.Verdicts[0], nil
+}

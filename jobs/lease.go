@@ -1,0 +1,95 @@
+package jobs
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+)
+
+// Lease is the right to run a job: its id and the fence of the claim.
+type Lease struct {
+	JobID uuid.UUID
+	Fence int64
+}
+
+// Extension is what became of the extension of a lease.
+type Extension struct {
+	Held            bool // false: the lease was lost, and with it the right to run
+	CancelRequested bool // the job was asked to stop
+}
+
+// Extend moves the end of leases to now + lease, and tells per lease, in order, whether it is still held. It makes no
+// event and no new version. Index jobs_pkey; locks the rows for as long as the statement takes. An expired lease that
+// nobody has ended yet is extended: the fence decides.
+func Extend(ctx context.Context, db DB, leases []Lease, lease time.Duration) ([]Extension, error) {
+	ids, fences := make([]uuid.UUID, len(leases)), make([]int64, len(leases))
+	for i, l := range leases {
+		ids[i], fences[i] = l.JobID, l.Fence
+	}
+	rows, err := db.Query(ctx, `
+		UPDATE mini_asynq.jobs j
+		   SET lease_expires_at = clock_timestamp() + $3::interval
+		  FROM unnest($1::uuid[], $2::bigint[]) AS held(job_id, stated)
+		 WHERE j.id = held.job_id AND j.fence = held.stated AND j.status = 'running'
+		RETURNING j.id, j.cancel_requested_at IS NOT NULL`, ids, fences, lease)
+	if err != nil {
+		return nil, fmt.Errorf("extend leases: %w", err)
+	}
+	held := make(map[uuid.UUID]bool, len(leases))
+	var id uuid.UUID
+	var cancelled bool
+	_, err = pgx.ForEachRow(rows, []any{&id, &cancelled}, func() error { held[id] = cancelled; return nil })
+	if err != nil {
+		return nil, fmt.Errorf("extend leases: %w", err)
+	}
+	out := make([]Extension, len(leases))
+	for i, l := range leases {
+		cancelled, ok := held[l.JobID]
+		out[i] = Extension{Held: ok, CancelRequested: cancelled}
+	}
+	return out, nil
+}
+
+// SetProgress stores what a running handler says about itself; ErrLeaseLost with a stale fence. Callers send at most
+// one a second and job: each makes an event.
+func SetProgress(ctx context.Context, db DB, lease Lease, percent float64, message string) error {
+	tag, err := db.Exec(ctx, `
+		UPDATE mini_asynq.jobs
+		   SET progress = jsonb_build_object('percent', $3::float8, 'message', $4::text, 'at',
+		           to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')),
+		       version = version + 1, updated_at = clock_timestamp(), actor = NULL
+		 WHERE id = $1 AND fence = $2 AND status = 'running'`,
+		lease.JobID, lease.Fence, min(max(percent, 0), 100), Storable(message, 256))
+	if err != nil {
+		return fmt.Errorf("store progress: %w", err)
+	}
+	if tag.RowsAffected() == 0 {
+		return ErrLeaseLost
+	}
+	return nil
+}
+
+// ExpiredLeases returns up to limit running jobs whose lease has run out, the oldest first; index jobs_lease. It locks
+// nothing: the outcome that the reaper makes of each states the fence and looks at the lease again (ExpireLease).
+func ExpiredLeases(ctx context.Context, db DB, limit int) ([]*Job, error) {
+	rows, err := db.Query(ctx, `
+		SELECT id, queue, kind, attempt, attempt_base, attempt_limit, lease_losses, fence, locked_by
+		  FROM mini_asynq.jobs
+		 WHERE status = 'running' AND lease_expires_at <= (SELECT clock_timestamp())
+		 ORDER BY lease_expires_at LIMIT $1`, limit)
+	if err != nil {
+		return nil, fmt.Errorf("look for expired leases: %w", err)
+	}
+	expired, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (*Job, error) {
+		j := &Job{Status: Running}
+		return j, row.Scan(&j.ID, &j.Queue, &j.Kind, &j.Attempt, &j.AttemptBase, &j.AttemptLimit, &j.LeaseLosses,
+			&j.Fence, &j.LockedBy)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("look for expired leases: %w", err)
+	}
+	return expired, nil
+}

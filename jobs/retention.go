@@ -1,0 +1,83 @@
+package jobs
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// PartitionClass is which retention rules a partitioned table.
+type PartitionClass string
+
+// The classes: the outbox; completed and cancelled jobs with their attempts; dead ones with theirs.
+const (
+	ClassEvents PartitionClass = "events"
+	ClassDone   PartitionClass = "done"
+	ClassDead   PartitionClass = "dead"
+)
+
+// partitionLockWait bounds how long DDL on a partition may queue others behind it.
+const partitionLockWait = "50ms"
+
+// CreatePartitions makes the partitions of the time from now to now + ahead that are missing, each in a transaction of
+// its own, and says how many. A lock that it does not get at once is Transient: the caller tries again later.
+func CreatePartitions(ctx context.Context, db DB, ahead time.Duration) (int, error) {
+	rows, err := db.Query(ctx, `SELECT parent, begins FROM mini_asynq.missing_partitions($1)`, ahead)
+	if err != nil {
+		return 0, fmt.Errorf("look for missing partitions: %w", err)
+	}
+	type missing struct {
+		Parent string
+		Begins time.Time
+	}
+	list, err := pgx.CollectRows(rows, pgx.RowToStructByPos[missing])
+	if err != nil {
+		return 0, fmt.Errorf("look for missing partitions: %w", err)
+	}
+	for i, m := range list {
+		if err := ddl(ctx, db, `SELECT mini_asynq.create_partition($1, $2)`, m.Parent, m.Begins); err != nil {
+			return i, fmt.Errorf("create a partition of %s: %w", m.Parent, err)
+		}
+	}
+	return len(list), nil
+}
+
+// OldPartitions names the partitions of a class that ended before now - keep, oldest first.
+func OldPartitions(ctx context.Context, db DB, class PartitionClass, keep time.Duration) ([]string, error) {
+	rows, err := db.Query(ctx, `
+		SELECT partition FROM mini_asynq.partitions()
+		 WHERE class = $1 AND ends <= clock_timestamp() - $2::interval ORDER BY begins, partition`, string(class), keep)
+	if err != nil {
+		return nil, fmt.Errorf("look for old partitions: %w", err)
+	}
+	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, fmt.Errorf("look for old partitions: %w", err)
+	}
+	return names, nil
+}
+
+// DropPartition empties a partition, which frees the disk and is told as history.dropped, and then drops the shell. The
+// two are transactions of their own: the second needs a lock on the parent and may be Transient for a while.
+func DropPartition(ctx context.Context, db DB, name string) error {
+	if err := ddl(ctx, db, `SELECT mini_asynq.empty_partition($1)`, name); err != nil {
+		return fmt.Errorf("empty %s: %w", name, err)
+	}
+	if err := ddl(ctx, db, `SELECT mini_asynq.drop_partition($1)`, name); err != nil {
+		return fmt.Errorf("drop %s: %w", name, err)
+	}
+	return nil
+}
+
+// ddl runs one function of migrations/00004_partitions.sql under a short lock_timeout.
+func ddl(ctx context.Context, db DB, sql string, args ...any) error {
+	return pgx.BeginFunc(ctx, db, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, `SELECT set_config('lock_timeout', $1, true)`, partitionLockWait); err != nil {
+			return err
+		}
+		_, err := tx.Exec(ctx, sql, args...)
+		return err
+	})
+}
