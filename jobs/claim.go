@@ -192,10 +192,10 @@ func (t Turn) Do(ctx context.Context, db DB) (TurnResult, error) {
 // whose holder may roll back without any event. Index jobs_claim, one probe per queue if kinds is nil.
 func StillPending(ctx context.Context, db DB, queues, kinds []string) ([]string, error) {
 	rows, err := db.Query(ctx, `
-		SELECT name FROM unnest($1::text[]) AS name
+		SELECT asked.queue FROM unnest($1::text[]) AS asked(queue)
 		 WHERE EXISTS (SELECT FROM mini_asynq.jobs
-		                WHERE queue = name AND status = 'pending' AND ($2::text[] IS NULL OR kind = ANY ($2)))
-		   AND NOT EXISTS (SELECT FROM mini_asynq.queues q WHERE q.name = unnest.name AND q.paused)`, queues, kinds)
+		                WHERE queue = asked.queue AND status = 'pending' AND ($2::text[] IS NULL OR kind = ANY ($2)))
+		   AND NOT EXISTS (SELECT FROM mini_asynq.queues q WHERE q.name = asked.queue AND q.paused)`, queues, kinds)
 	if err != nil {
 		return nil, fmt.Errorf("look for pending jobs: %w", err)
 	}

@@ -76,10 +76,10 @@ func oneQueue(ctx context.Context, db DB, sql string, args ...any) (Queue, error
 func AddQueues(ctx context.Context, db DB, names []string) error {
 	_, err := db.Exec(ctx, `
 		INSERT INTO mini_asynq.queues (name)
-		SELECT DISTINCT name FROM unnest($1::text[]) AS name
-		 WHERE name ~ '^[A-Za-z0-9_.:-]{1,255}$' AND name NOT IN ('.', '..')
-		   AND NOT EXISTS (SELECT FROM mini_asynq.queues q WHERE q.name = unnest.name)
-		 ORDER BY name
+		SELECT DISTINCT seen.name FROM unnest($1::text[]) AS seen(name)
+		 WHERE seen.name ~ '^[A-Za-z0-9_.:-]{1,255}$' AND seen.name NOT IN ('.', '..')
+		   AND NOT EXISTS (SELECT FROM mini_asynq.queues q WHERE q.name = seen.name)
+		 ORDER BY seen.name
 		ON CONFLICT (name) DO NOTHING`, names)
 	if err != nil {
 		return fmt.Errorf("add queues: %w", err)

@@ -1,0 +1,71 @@
+package events
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/mini-asynq/mini-asynq/jobs"
+)
+
+// historySQL reads the events of one job in the present epoch, with their positions. The rows come by the index
+// outbox_job. The tick of an event is the first one whose snapshot sees its transaction (visibility is monotone);
+// ticks_at leads there, because no tick is older than the events it holds, and the search without it covers a clock
+// that was set back. The position is the first one of the tick plus the rank in it.
+const historySQL = `
+WITH mine AS MATERIALIZED (
+    SELECT * FROM mini_asynq.outbox WHERE job_id = $1 AND job_version > $2 ORDER BY job_version LIMIT $3
+), epoch AS MATERIALIZED (
+    SELECT max(epoch) AS epoch FROM mini_asynq.epochs
+), placed AS (
+    SELECT m.id AS event_id, t.*
+      FROM mine m
+      CROSS JOIN LATERAL (
+           SELECT coalesce(
+               (SELECT first_seq FROM mini_asynq.ticks
+                 WHERE at >= m.at AND epoch = (SELECT epoch FROM epoch) AND pg_visible_in_snapshot(m.xid, snap)
+                 ORDER BY at LIMIT 1),
+               (SELECT first_seq FROM mini_asynq.ticks
+                 WHERE epoch = (SELECT epoch FROM epoch) AND pg_visible_in_snapshot(m.xid, snap)
+                 ORDER BY first_seq LIMIT 1)) AS first_seq) f
+      JOIN mini_asynq.ticks t ON t.epoch = (SELECT epoch FROM epoch) AND t.first_seq = f.first_seq
+)
+SELECT p.first_seq
+     + (SELECT count(*) FROM mini_asynq.outbox x
+         WHERE x.xid >= pg_snapshot_xmax(p.prev_snap) AND x.xid < pg_snapshot_xmax(p.snap)
+           AND pg_visible_in_snapshot(x.xid, p.snap) AND x.id < o.id)
+     + (SELECT count(*) FROM pg_snapshot_xip(p.prev_snap) AS late JOIN mini_asynq.outbox x ON x.xid = late
+         WHERE pg_visible_in_snapshot(late, p.snap) AND x.id < o.id),
+       ` + eventColumns + `
+  FROM mine o JOIN placed p ON p.event_id = o.id
+ ORDER BY o.job_version`
+
+// History returns the events of one job with a job_version above after, oldest first, at most limit. truncated says
+// that older ones are gone by retention or belong to an earlier epoch. Events that no tick has published yet are left
+// out: they have no position.
+func History(ctx context.Context, db jobs.DB, job uuid.UUID, after int64, limit int) (events []*Event, truncated bool, err error) {
+	epoch, ok, err := readEpoch(ctx, db)
+	if err != nil || !ok {
+		return nil, false, err
+	}
+	rows, err := db.Query(ctx, historySQL, pgx.QueryResultFormats{pgx.BinaryFormatCode}, job, after, limit)
+	if err != nil {
+		return nil, false, fmt.Errorf("read the history of a job: %w", err)
+	}
+	defer rows.Close()
+	var dec decoder
+	for rows.Next() {
+		e, seq, err := dec.event(rows.RawValues())
+		if err != nil {
+			return nil, false, fmt.Errorf("read the history of a job: %w", err)
+		}
+		e.Position = Position{epoch.Number, seq}
+		events = append(events, e)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, false, fmt.Errorf("read the history of a job: %w", err)
+	}
+	return events, len(events) > 0 && events[0].JobVersion > after+1, nil
+}

@@ -1,0 +1,350 @@
+package events
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+	"github.com/rs/zerolog"
+
+	"github.com/mini-asynq/mini-asynq/jobs"
+)
+
+// StreamConfig says how a node follows the stream. Zero values mean the defaults.
+type StreamConfig struct {
+	DB jobs.DB // Required.
+	// Taps are called with every event, in order and once, by the goroutine that follows the ticks: what a node folds
+	// or wakes from the stream. They see all events after Head at the start. They must not block.
+	Taps []func([]*Event)
+
+	Ring     int           // events in memory; 0 is 16384
+	Sweep    time.Duration // look at the ticks without being told; 0 is 30 s, negative: never (tests)
+	Deadline time.Duration // of one page; 0 is 30 s
+	Log      zerolog.Logger
+}
+
+func (c StreamConfig) withDefaults() StreamConfig {
+	if c.Ring == 0 {
+		c.Ring = 16384
+	}
+	if c.Sweep == 0 {
+		c.Sweep = 30 * time.Second
+	}
+	if c.Deadline == 0 {
+		c.Deadline = 30 * time.Second
+	}
+	return c
+}
+
+// Stream is the log of events as a node sees it: the newest in a ring in memory, the others in the table. Its tailer
+// (Run) follows the ticks; readers ask with a cursor and never touch the database while they are near the head.
+// Safe for concurrent use.
+type Stream struct {
+	config StreamConfig
+	ring   *ring
+	wake   chan struct{} // capacity 1: there may be a new tick. Never closed.
+	missed atomic.Bool   // the epoch may have changed, too
+	ready  chan struct{} // closed when head and floor are known
+	lastOK atomic.Int64  // unix nanoseconds of the last successful look
+
+	mu    sync.RWMutex // guards floor
+	floor Position
+
+	ringReads, tableReads atomic.Int64
+}
+
+// NewStream makes a stream; it is ready soon after Run has started.
+func NewStream(config StreamConfig) *Stream {
+	config = config.withDefaults()
+	return &Stream{
+		config: config,
+		ring:   newRing(config.Ring),
+		wake:   make(chan struct{}, 1),
+		ready:  make(chan struct{}),
+	}
+}
+
+// Tap adds a tap. Only before Run.
+func (s *Stream) Tap(fn func([]*Event)) { s.config.Taps = append(s.config.Taps, fn) }
+
+// Wake makes the tailer look for new ticks. It never blocks.
+func (s *Stream) Wake() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Missed is Wake when anything may have happened, a new epoch included: after a reconnect.
+func (s *Stream) Missed() {
+	s.missed.Store(true)
+	s.Wake()
+}
+
+// Heard is what the listener tells: a tick wakes the tailer, one of another epoch makes it look for that.
+func (s *Stream) Heard(n Note) {
+	if n.Kind != NoteTick {
+		return
+	}
+	head, _ := s.ring.state()
+	switch {
+	case n.Last.Epoch != head.Epoch:
+		s.Missed()
+	case head.Before(n.Last):
+		s.Wake()
+	}
+}
+
+// Ready is closed when the stream knows its head.
+func (s *Stream) Ready() <-chan struct{} { return s.ready }
+
+// Head is the position of the last event that this node has read: everything up to it was committed before, so any
+// answer read after this call contains it. ErrNotReady.
+func (s *Stream) Head() (Position, error) {
+	select {
+	case <-s.ready:
+		head, _ := s.ring.state()
+		return head, nil
+	default:
+		return Position{}, ErrNotReady
+	}
+}
+
+// Floor is the oldest cursor that can still be read after.
+func (s *Stream) Floor() Position {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.floor
+}
+
+// LastSuccess is when the tailer last looked at the ticks; zero: never.
+func (s *Stream) LastSuccess() time.Time {
+	if ns := s.lastOK.Load(); ns != 0 {
+		return time.Unix(0, ns)
+	}
+	return time.Time{}
+}
+
+// Reads counts pages served from the ring and from the table.
+func (s *Stream) Reads() (ring, table int64) { return s.ringReads.Load(), s.tableReads.Load() }
+
+// Resolve turns what a client states as a cursor into a position: "earliest", "latest", "" (latest), or a cursor, which
+// is checked: ErrCursorInvalid (malformed, or ahead of the log), *EpochError, *ExpiredError, ErrNotReady.
+func (s *Stream) Resolve(cursor string) (Position, error) {
+	head, err := s.Head()
+	if err != nil {
+		return Position{}, err
+	}
+	switch cursor {
+	case "", "latest":
+		return head, nil
+	case "earliest":
+		return s.Floor(), nil
+	}
+	p, err := ParseCursor(cursor)
+	if err != nil {
+		return Position{}, err
+	}
+	return p, s.check(p, head)
+}
+
+func (s *Stream) check(p, head Position) error {
+	switch floor := s.Floor(); {
+	case p.Epoch != head.Epoch:
+		return &EpochError{Head: head}
+	case p.Seq > head.Seq:
+		return ErrCursorInvalid
+	case p.Seq < floor.Seq:
+		return &ExpiredError{Floor: floor}
+	}
+	return nil
+}
+
+// Read returns up to limit events after a position, oldest first; none means that the position is the head. The events
+// are shared: readers must not change them. Errors as for Resolve, and those of the database.
+func (s *Stream) Read(ctx context.Context, after Position, limit int) ([]*Event, error) {
+	head, err := s.Head()
+	if err != nil {
+		return nil, err
+	}
+	if err := s.check(after, head); err != nil {
+		return nil, err
+	}
+	if batch, ok := s.ring.after(after, limit); ok {
+		s.ringReads.Add(1)
+		return batch, nil
+	}
+	s.tableReads.Add(1)
+	ctx, cancel := context.WithTimeout(ctx, s.config.Deadline)
+	defer cancel()
+	batch := make([]*Event, 0, min(limit, 1000))
+	_, _, err = readPage(ctx, s.config.DB, after, limit, ticksFor(limit), func(e *Event) { batch = append(batch, e) })
+	if err != nil {
+		return nil, err
+	}
+	if len(batch) == 0 {
+		// Below the head something must follow: retention took it between the check and the query.
+		if err := s.refreshFloor(ctx); err != nil {
+			return nil, err
+		}
+		if err := s.check(after, head); err != nil {
+			return nil, err
+		}
+		return nil, fmt.Errorf("read events: %w: nothing after %s", errHole, after)
+	}
+	return batch, nil
+}
+
+// ticksFor is how many ticks a page needs at most: each holds an event or more.
+func ticksFor(limit int) int { return limit + 1 }
+
+// Wait returns when there is an event after a position, or the epoch is another one; or with the cause of ctx.
+func (s *Stream) Wait(ctx context.Context, after Position) error {
+	for {
+		head, changed := s.ring.state()
+		if head.Epoch != 0 && (head.Epoch != after.Epoch || head.Seq > after.Seq) {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-changed:
+		}
+	}
+}
+
+// tailPage is how many events the tailer asks for at once: a tick cannot be split, and one transaction may write a
+// million events, so they pass through in chunks.
+const (
+	tailPage  = 20_000
+	tailTicks = 512
+	tailChunk = 500
+)
+
+// Run follows the ticks until ctx ends. It returns nil.
+func (s *Stream) Run(ctx context.Context) error {
+	policy := backoff.NewExponentialBackOff()
+	policy.InitialInterval, policy.MaxInterval, policy.MaxElapsedTime = 20*time.Millisecond, time.Second, 0
+	s.missed.Store(true)
+	sweep := time.NewTimer(time.Hour)
+	defer sweep.Stop()
+	for {
+		err := s.catchUp(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, ErrNotReady):
+			// No pacer has begun the first epoch yet.
+		case err != nil:
+			s.missed.Store(true)
+			s.config.Log.Warn().Err(err).Msg("tailer could not read the stream")
+		default:
+			policy.Reset()
+			s.lastOK.Store(time.Now().UnixNano())
+			if s.config.Sweep > 0 {
+				sweep.Reset(s.config.Sweep)
+			}
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-s.wake:
+			case <-sweep.C:
+			}
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(policy.NextBackOff()):
+		}
+	}
+}
+
+// catchUp reads everything up to the present.
+func (s *Stream) catchUp(ctx context.Context) error {
+	if s.missed.Swap(false) {
+		if err := s.lookAtEpoch(ctx); err != nil {
+			s.missed.Store(true)
+			return err
+		}
+	}
+	for {
+		head, _ := s.ring.state()
+		pageCtx, cancel := context.WithTimeout(ctx, s.config.Deadline)
+		more, err := s.tail(pageCtx, head)
+		cancel()
+		if err != nil || !more {
+			return err
+		}
+	}
+}
+
+// tail reads one page behind the head into ring and taps, as it streams in. more: the page was full.
+func (s *Stream) tail(ctx context.Context, head Position) (more bool, err error) {
+	chunk := make([]*Event, 0, tailChunk)
+	flush := func() {
+		if len(chunk) == 0 {
+			return
+		}
+		for _, tap := range s.config.Taps {
+			tap(chunk)
+		}
+		s.ring.push(chunk)
+		chunk = make([]*Event, 0, tailChunk)
+	}
+	n, ticks, err := readPage(ctx, s.config.DB, head, tailPage, tailTicks, func(e *Event) {
+		if chunk = append(chunk, e); len(chunk) == tailChunk {
+			flush()
+		}
+	})
+	if err == nil || errors.Is(err, errHole) {
+		flush() // what was read is true even if the rest could not be
+	}
+	// The first tick of a page may be one that was read in part.
+	return n == tailPage || ticks >= tailTicks-1, err
+}
+
+// lookAtEpoch takes over the present epoch: at the start, and when it has changed.
+func (s *Stream) lookAtEpoch(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, s.config.Deadline)
+	defer cancel()
+	epoch, ok, err := readEpoch(ctx, s.config.DB)
+	if err != nil {
+		return err
+	}
+	if !ok {
+		return ErrNotReady
+	}
+	s.setFloor(epoch.Floor)
+	head, _ := s.ring.state()
+	if head.Epoch == epoch.Number {
+		return nil
+	}
+	s.ring.reset(epoch.Head)
+	select {
+	case <-s.ready:
+		s.config.Log.Warn().Int64("epoch", epoch.Number).Msg("the stream has a new epoch")
+	default:
+		close(s.ready)
+	}
+	return nil
+}
+
+func (s *Stream) refreshFloor(ctx context.Context) error {
+	epoch, ok, err := readEpoch(ctx, s.config.DB)
+	if err != nil || !ok {
+		return err
+	}
+	s.setFloor(epoch.Floor)
+	return nil
+}
+
+func (s *Stream) setFloor(p Position) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.floor = p
+}
