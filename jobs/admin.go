@@ -16,13 +16,13 @@ type Act struct {
 	Reason string // a person's words; goes into the event
 }
 
-// Cancel stops a job that is not wanted any more. A waiting job is cancelled at once and never starts. A running one is
+// CancelJob stops a job that is not wanted any more. A waiting job is cancelled at once and never starts. A running one is
 // asked to stop: the request is a column, so that no lost message can lose it; requested is true then, and the job ends
 // cancelled unless its handler succeeds. A job that is cancelled already stays as it is.
 // ErrNotFound; *TransitionError for a job that is completed or dead.
 //
 // Against a claim the row lock decides: whoever gets it first; the other sees what it left.
-func Cancel(ctx context.Context, db DB, id uuid.UUID, act Act) (job *Job, requested bool, err error) {
+func CancelJob(ctx context.Context, db DB, id uuid.UUID, act Act) (job *Job, requested bool, err error) {
 	err = inTx(ctx, db, "cancel", func(tx pgx.Tx) error {
 		status, err := lockLive(ctx, tx, id)
 		switch {
@@ -77,15 +77,15 @@ SELECT id, queue, kind, payload, 'cancelled', priority, max_retries, run_at, cre
        cancel_requested_at, nullif($3, ''), 'operator', nullif($2, ''), progress, error, status, ended, NULL
   FROM gone`
 
-// Retry makes a job run again: a dead one is redriven with a full new budget, its attempts counted on; a retrying one
+// RetryJob makes a job run again: a dead one is redriven with a full new budget, its attempts counted on; a retrying one
 // becomes pending now. With a delay a redriven job is scheduled instead. ErrNotFound; *TransitionError for any other
 // status.
-func Retry(ctx context.Context, db DB, id uuid.UUID, delay time.Duration, act Act) (*Job, error) {
+func RetryJob(ctx context.Context, db DB, id uuid.UUID, delay time.Duration, act Act) (*Job, error) {
 	return again(ctx, db, id, ActionRetry, delay, act)
 }
 
-// RunNow makes a scheduled or retrying job pending now. ErrNotFound; *TransitionError for any other status.
-func RunNow(ctx context.Context, db DB, id uuid.UUID, act Act) (*Job, error) {
+// RunJobNow makes a scheduled or retrying job pending now. ErrNotFound; *TransitionError for any other status.
+func RunJobNow(ctx context.Context, db DB, id uuid.UUID, act Act) (*Job, error) {
 	return again(ctx, db, id, ActionRunNow, 0, act)
 }
 
@@ -164,9 +164,9 @@ func redrive(ctx context.Context, tx pgx.Tx, id uuid.UUID, delay time.Duration, 
 	return &TransitionError{ID: id, Status: finished.Status, Action: ActionRetry}
 }
 
-// Delete removes a finished job and its attempts for good. ErrNotFound; *TransitionError for a live job: it is
+// DeleteJob removes a finished job and its attempts for good. ErrNotFound; *TransitionError for a live job: it is
 // cancelled first.
-func Delete(ctx context.Context, db DB, id uuid.UUID, act Act) error {
+func DeleteJob(ctx context.Context, db DB, id uuid.UUID, act Act) error {
 	return inTx(ctx, db, "delete", func(tx pgx.Tx) error {
 		status, err := lockLive(ctx, tx, id)
 		if err != nil {

@@ -38,6 +38,7 @@ type Claim struct {
 	Kinds  []string      // only these; nil is all
 	Worker string        // becomes locked_by
 	Lease  time.Duration // becomes lease_expires_at
+	Probe  bool          // afterwards, tell whether anything of the queue is pending still (TurnResult.Left)
 }
 
 // claimSQL hands out the head of a queue's line: high, normal, low, each in the order (run_at, id), all in one snapshot,
@@ -88,7 +89,19 @@ func (c Claim) queue(batch *pgx.Batch) {
 	batch.Queue(claimSQL, c.Queue, c.Worker, c.Lease,
 		c.From[0].RunAt, c.From[0].ID, c.From[1].RunAt, c.From[1].ID, c.From[2].RunAt, c.From[2].ID,
 		c.Kinds, c.Limit)
+	if c.Probe {
+		batch.Queue(probeSQL, c.Queue, c.Kinds)
+	}
 }
+
+// probeSQL tells whether a queue has a pending job, locked by somebody or not. It follows a claim over the full range:
+// only when that came back short and this says no may a node go idle on the queue, because SKIP LOCKED passes over a
+// row whose holder may roll back without any event. Index jobs_claim, one probe if $2 is null. A paused queue has nothing
+// to wait for: its resume is an event.
+const probeSQL = `
+SELECT EXISTS (SELECT FROM mini_asynq.jobs
+                WHERE queue = $1 AND status = 'pending' AND ($2::text[] IS NULL OR kind = ANY ($2)))
+   AND NOT EXISTS (SELECT FROM mini_asynq.queues WHERE name = $1 AND paused)`
 
 func (c Claim) read(results pgx.BatchResults, sentAt time.Time) ([]*Claimed, error) {
 	rows, err := results.Query()
@@ -136,6 +149,7 @@ type Turn struct {
 type TurnResult struct {
 	Verdicts []Verdict
 	Claimed  [][]*Claimed
+	Left     []bool // per claim with Probe: something is pending still
 }
 
 // Do sends the turn. When it fails nothing of it has happened, except after ErrCommitUnknown; outcomes may then be sent
@@ -152,7 +166,8 @@ func (t Turn) Do(ctx context.Context, db DB) (TurnResult, error) {
 	for _, c := range t.Claims {
 		c.queue(batch)
 	}
-	result := TurnResult{Verdicts: make([]Verdict, len(t.Outcomes)), Claimed: make([][]*Claimed, len(t.Claims))}
+	result := TurnResult{Verdicts: make([]Verdict, len(t.Outcomes)), Claimed: make([][]*Claimed, len(t.Claims)),
+		Left: make([]bool, len(t.Claims))}
 	if batch.Len() == 0 {
 		return result, nil
 	}
@@ -174,6 +189,11 @@ func (t Turn) Do(ctx context.Context, db DB) (TurnResult, error) {
 			if result.Claimed[i], err = c.read(answers, sentAt); err != nil {
 				return fmt.Errorf("claim: %w", err)
 			}
+			if c.Probe {
+				if err := answers.QueryRow().Scan(&result.Left[i]); err != nil {
+					return fmt.Errorf("probe: %w", err)
+				}
+			}
 		}
 		return nil
 	}()
@@ -185,25 +205,6 @@ func (t Turn) Do(ctx context.Context, db DB) (TurnResult, error) {
 		return TurnResult{}, commitUnknown(err)
 	}
 	return result, nil
-}
-
-// StillPending returns those of the queues that have a pending job, locked by somebody or not. A node may go idle on a
-// queue only after a full-range claim came back empty and this does not name the queue: SKIP LOCKED passes over a row
-// whose holder may roll back without any event. Index jobs_claim, one probe per queue if kinds is nil.
-func StillPending(ctx context.Context, db DB, queues, kinds []string) ([]string, error) {
-	rows, err := db.Query(ctx, `
-		SELECT asked.queue FROM unnest($1::text[]) AS asked(queue)
-		 WHERE EXISTS (SELECT FROM mini_asynq.jobs
-		                WHERE queue = asked.queue AND status = 'pending' AND ($2::text[] IS NULL OR kind = ANY ($2)))
-		   AND NOT EXISTS (SELECT FROM mini_asynq.queues q WHERE q.name = asked.queue AND q.paused)`, queues, kinds)
-	if err != nil {
-		return nil, fmt.Errorf("look for pending jobs: %w", err)
-	}
-	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil {
-		return nil, fmt.Errorf("look for pending jobs: %w", err)
-	}
-	return names, nil
 }
 
 // PendingQueues returns every queue that has a pending job: one probe of the index jobs_claim per queue, however many

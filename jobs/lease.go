@@ -93,3 +93,22 @@ func ExpiredLeases(ctx context.Context, db DB, limit int) ([]*Job, error) {
 	}
 	return expired, nil
 }
+
+// LostClaims returns the running jobs of a worker that it does not know of: claims whose answer got lost with a
+// connection. The worker must have no claim under way. Index jobs_lease, all running jobs.
+func LostClaims(ctx context.Context, db DB, worker string, known []uuid.UUID) ([]*Job, error) {
+	rows, err := db.Query(ctx, `
+		SELECT id, queue, kind, attempt, fence FROM mini_asynq.jobs
+		 WHERE status = 'running' AND locked_by = $1 AND id <> ALL ($2::uuid[])`, worker, known)
+	if err != nil {
+		return nil, fmt.Errorf("look for lost claims: %w", err)
+	}
+	lost, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (*Job, error) {
+		j := &Job{Status: Running, LockedBy: worker}
+		return j, row.Scan(&j.ID, &j.Queue, &j.Kind, &j.Attempt, &j.Fence)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("look for lost claims: %w", err)
+	}
+	return lost, nil
+}

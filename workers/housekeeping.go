@@ -1,0 +1,85 @@
+package workers
+
+import (
+	"context"
+	"time"
+
+	"github.com/mini-asynq/mini-asynq/events"
+	"github.com/mini-asynq/mini-asynq/jobs"
+)
+
+const (
+	partitionsAhead = 7 * 24 * time.Hour // how far ahead partitions are made
+	houseEvery      = time.Hour          // how often partitions and keys are looked after
+	houseRetry      = time.Minute        // after a lock that was not to be had
+	keysAtOnce      = 5000               // expired idempotency keys deleted in one statement
+)
+
+// keepHouse makes partitions ahead of time, retires old ones, drops expired keys, and makes the rows of new queues: all
+// on the node of the preferred pacer. It ends with ctx.
+func (e *Engine) keepHouse(ctx context.Context) error {
+	log := e.config.Log.With().Str("component", "housekeeping").Str("node", e.Node).Logger()
+	timer := time.NewTimer(time.Second) // not at once: a node that starts has more urgent things to do
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case names := <-e.queues:
+			if !e.Pacer.Leads() {
+				continue
+			}
+			if err := e.bounded(ctx, func(ctx context.Context) error { return jobs.AddQueues(ctx, e.keeper, names) }); err != nil {
+				log.Warn().Err(err).Msg("rows of new queues could not be made")
+			}
+		case <-timer.C:
+			timer.Reset(houseEvery)
+			if !e.Pacer.Leads() {
+				timer.Reset(houseRetry)
+				continue
+			}
+			if err := e.house(ctx); err != nil {
+				timer.Reset(houseRetry)
+				log.Warn().Err(err).Msg("housekeeping could not finish, trying again")
+			}
+		}
+	}
+}
+
+// bounded gives a step a deadline.
+func (e *Engine) bounded(ctx context.Context, step func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	return step(ctx)
+}
+
+// house does one round.
+func (e *Engine) house(ctx context.Context) error {
+	return e.bounded(ctx, func(ctx context.Context) error {
+		if _, err := jobs.CreatePartitions(ctx, e.keeper, partitionsAhead); err != nil {
+			return err
+		}
+		for class, keep := range map[jobs.PartitionClass]time.Duration{
+			jobs.ClassDone: e.config.KeepDone, jobs.ClassDead: e.config.KeepDead,
+		} {
+			old, err := jobs.OldPartitions(ctx, e.keeper, class, keep)
+			if err != nil {
+				return err
+			}
+			for _, name := range old {
+				if err := jobs.DropPartition(ctx, e.keeper, name); err != nil {
+					return err
+				}
+			}
+		}
+		if err := events.Retire(ctx, e.keeper, e.config.KeepEvents); err != nil {
+			return err
+		}
+		for {
+			n, err := jobs.DropExpiredKeys(ctx, e.keeper, keysAtOnce)
+			if err != nil || n < keysAtOnce {
+				return err
+			}
+		}
+	})
+}

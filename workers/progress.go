@@ -1,0 +1,72 @@
+package workers
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/mini-asynq/mini-asynq/dispatcher"
+	"github.com/mini-asynq/mini-asynq/jobs"
+)
+
+// progressEvery is how often the progress of a job is written at most: each write is an event.
+const progressEvery = time.Second
+
+// progressDeadline bounds one write.
+const progressDeadline = 5 * time.Second
+
+// progress thins out what a handler reports. What comes too early is kept and written with the next report that is not,
+// or when the handler returns: the last one is always stored. Safe for concurrent use.
+type progress struct {
+	db    jobs.DB
+	lease jobs.Lease
+
+	mu      sync.Mutex // guards the rest, and serialises writes; a handler that reports waits for its own writes only
+	written time.Time
+	waiting bool
+	percent float64
+	message string
+}
+
+// progress gives a handling its way to report.
+func (p *Pool) progress(w *dispatcher.Work, h *jobs.Handling) *progress {
+	pr := &progress{db: p.config.DB, lease: jobs.Lease{JobID: w.Job.ID, Fence: w.Job.Fence}}
+	if p.config.DB != nil {
+		h.Progress = pr.report
+	}
+	return pr
+}
+
+var errProgressRange = errors.New("workers: progress is from 0 to 100 percent, with a message of at most 256 bytes")
+
+func (p *progress) report(ctx context.Context, percent float64, message string) error {
+	if !(percent >= 0 && percent <= 100) || len(message) > 256 { // written so that NaN is refused
+		return errProgressRange
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.percent, p.message, p.waiting = percent, message, true
+	if time.Since(p.written) < progressEvery {
+		return nil
+	}
+	return p.write(ctx)
+}
+
+// flush writes what is waiting. The attempt's own context may have ended.
+func (p *progress) flush(ctx context.Context) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.waiting {
+		// A report that is not stored changes nothing: the outcome says how the attempt ended.
+		_ = p.write(context.WithoutCancel(ctx))
+	}
+}
+
+// write stores the newest report. Under mu.
+func (p *progress) write(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, progressDeadline)
+	defer cancel()
+	p.waiting, p.written = false, time.Now()
+	return jobs.SetProgress(ctx, p.db, p.lease, p.percent, p.message)
+}
