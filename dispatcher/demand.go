@@ -55,12 +55,13 @@ func (d *Demand) Close() {
 }
 
 // group is all demands that want the same queues and kinds as the same worker: they share what is known about the
-// queues, and one turn at a time. Guarded by Dispatcher.mu.
+// queues. Guarded by Dispatcher.mu.
 type group struct {
-	want    Want
-	demands []*Demand
-	queues  map[string]*queueState
-	turning bool // a claim is under way: one at a time for each group
+	want     Want
+	demands  []*Demand
+	queues   map[string]*queueState
+	turning  int // turns under way
+	reserved int // idle slots that these claim for
 }
 
 // groupKey tells which demands belong together.

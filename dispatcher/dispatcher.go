@@ -248,9 +248,17 @@ type turn struct {
 	group   *group // nil: outcomes only
 	queues  []*queueState
 	claims  []jobs.Claim
+	slots   int // idle slots that the claims are for
 	reports []report
 	recover bool // look for claims that got lost, before anything else
 }
+
+// A group has one turn under way, and a second one beside it when so many slots have become idle meanwhile: then one
+// session of PostgreSQL is not enough. Small turns never overlap: they would only be smaller.
+const (
+	maxTurning = 2
+	secondTurn = 200
+)
 
 // plan takes what there is to do into a turn, nil if there is nothing, and says when to look again.
 func (d *Dispatcher) plan(now time.Time) (*turn, time.Duration) {
@@ -271,11 +279,8 @@ func (d *Dispatcher) plan(now time.Time) (*turn, time.Duration) {
 	}
 	wait := time.Hour
 	for _, g := range d.groups {
-		if g.turning || d.draining {
-			continue
-		}
-		idle := min(g.idle(), d.config.MaxTurn)
-		if idle == 0 {
+		idle := min(g.idle()-g.reserved, d.config.MaxTurn)
+		if d.draining || idle <= 0 || g.turning == maxTurning || g.turning > 0 && idle < secondTurn {
 			continue
 		}
 		queues := g.plan(idle, now)
@@ -286,8 +291,10 @@ func (d *Dispatcher) plan(now time.Time) (*turn, time.Duration) {
 		t := &turn{group: g, queues: queues, reports: d.takeReports()}
 		for _, q := range queues {
 			t.claims = append(t.claims, q.claim(g.want, d.config.Lease))
+			t.slots += q.share
 		}
-		g.turning = true
+		g.reserved += t.slots
+		g.turning++
 		d.begin(t)
 		return t, 0
 	}
@@ -432,7 +439,8 @@ func (d *Dispatcher) end(t *turn, result *jobs.TurnResult, err error) {
 		d.leases.hold(works)
 	}
 	if t.group != nil {
-		t.group.turning = false
+		t.group.turning--
+		t.group.reserved -= t.slots
 		for _, demand := range t.group.demands {
 			n := min(demand.idle, len(works))
 			if n == 0 {

@@ -25,8 +25,7 @@ type Store interface {
 
 // Database is the Store that PostgreSQL is.
 type Database struct {
-	// Engine carries turns. Its connections set plan_cache_mode = force_custom_plan (jobs.Claim says why) and
-	// application_name = jobs.ClaimApplicationName.
+	// Engine carries turns. Its connections have jobs.PlanSettings and application_name = jobs.ClaimApplicationName.
 	Engine jobs.DB
 	// Keeper carries everything else: extensions of leases must not wait behind turns.
 	Keeper jobs.DB

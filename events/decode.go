@@ -34,7 +34,7 @@ func (d *decoder) name(raw []byte) string {
 
 // event decodes one row; the first column is the first position of its tick.
 func (d *decoder) event(v [][]byte) (e *Event, tick int64, err error) {
-	if len(v) != 26 || len(v[0]) != 8 || len(v[1]) != 8 || len(v[2]) != 8 {
+	if len(v) != 27 || len(v[0]) != 8 || len(v[1]) != 8 || len(v[2]) != 8 {
 		return nil, 0, errShape
 	}
 	e = &Event{
@@ -77,8 +77,8 @@ func (d *decoder) event(v [][]byte) (e *Event, tick int64, err error) {
 	if len(v[16]) == 8 {
 		e.RunAt = timeOf(v[16])
 	}
-	if len(v[23]) == 1 {
-		has := v[23][0] == 1
+	if len(v[24]) == 1 {
+		has := v[24][0] == 1
 		e.HasResult = &has
 	}
 	return e, int8of(v[0]), nil

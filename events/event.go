@@ -35,6 +35,7 @@ type Event struct {
 	TotalMS    *int64
 	Cause      string
 	Reason     string
+	Comment    string // a person's words
 	Source     string
 	HasResult  *bool
 	Error      json.RawMessage
@@ -134,13 +135,9 @@ func (e *Event) appendData(b []byte) []byte {
 		number("fence", &e.Fence)
 	}
 	number("wait_ms", e.WaitMS)
-	switch e.Type {
-	case "job.cancelled", "job.cancel_requested", "job.redriven", "job.ready":
-		text("comment", e.Cause) // a person's words, where there is one
-	default:
-		text("cause", e.Cause)
-	}
+	text("cause", e.Cause)
 	text("reason", e.Reason)
+	text("comment", e.Comment)
 	if len(e.Error) > 0 {
 		member("error")
 		b = append(b, e.Error...)

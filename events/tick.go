@@ -30,6 +30,9 @@ func (t Tick) Last() Position { return Position{t.Epoch, t.FirstSeq + t.N - 1} }
 //
 // Twins are harmless: both compute the same first_seq, the primary key lets one in, and the other finds nothing to say.
 // A tick that is in a twin's snapshot committed before that snapshot was taken, so stored snapshots only grow.
+// Plan trap: nothing tells the planner how far back a snapshot reaches, so it guesses a third of the outbox and reads it
+// all. The connections of pacer and stream are opened with jobs.PlanSettings, which leave it the index.
+//
 // With nothing to publish the statement writes nothing and notifies nobody.
 const tickSQL = `
 WITH epoch AS (
@@ -148,7 +151,8 @@ func beginEpoch(ctx context.Context, db jobs.DB) (begun bool, err error) {
 // the position in its first tick are passed over.
 const eventsSQL = `
 WITH first AS MATERIALIZED (
-    SELECT max(first_seq) AS seq FROM mini_asynq.ticks WHERE epoch = $1 AND first_seq <= $2 + 1
+    SELECT first_seq AS seq FROM mini_asynq.ticks WHERE epoch = $1 AND first_seq <= $2 + 1
+     ORDER BY first_seq DESC LIMIT 1
 ), t AS MATERIALIZED (
     SELECT first_seq, prev_snap, snap FROM mini_asynq.ticks
      WHERE epoch = $1 AND first_seq >= coalesce((SELECT seq FROM first), 0) ORDER BY first_seq LIMIT $4
@@ -169,7 +173,7 @@ OFFSET greatest(0, $2 + 1 - coalesce((SELECT seq FROM first), $2 + 1)) LIMIT $3`
 // eventColumns are decoded by hand, in this order (decodeEvent).
 const eventColumns = `o.xid::text::bigint, o.at, o.job_id, o.job_version, o.type::text, o.from_status::text, o.to_status::text,
        o.priority::text, o.attempt, o.queue, o.kind, o.worker, o.tags, o.actor, o.fence, o.run_at, o.wait_ms, o.run_ms,
-       o.total_ms, o.cause, o.reason, o.source, o.has_result, o.error, o.data`
+       o.total_ms, o.cause, o.reason, o.comment, o.source, o.has_result, o.error, o.data`
 
 // readPage reads up to limit events after a position, resolving at most maxTicks ticks, and hands them to visit in
 // order. It checks that positions are dense: a tick that resolves to fewer rows than it counted would shift all after

@@ -41,7 +41,7 @@ func CancelJob(ctx context.Context, db DB, id uuid.UUID, act Act) (job *Job, req
 			_, err = tx.Exec(ctx, `
 				UPDATE mini_asynq.jobs
 				   SET cancel_requested_at = clock_timestamp(), version = version + 1, updated_at = clock_timestamp(),
-				       actor = nullif($2, ''), cause = nullif($3, '')
+				       from_status = status, cause = 'cancel_requested', actor = nullif($2, ''), comment = nullif($3, '')
 				 WHERE id = $1 AND cancel_requested_at IS NULL`, id, act.Actor, Storable(act.Reason, 1024))
 		default:
 			_, err = tx.Exec(ctx, cancelWaitingSQL, id, act.Actor, Storable(act.Reason, 1024))
@@ -73,8 +73,8 @@ WITH gone AS (
 INSERT INTO mini_asynq.jobs_finished (` + finishedColumns + `)
 SELECT id, queue, kind, payload, 'cancelled', priority, max_retries, run_at, created_at, ended, idempotency_key,
        timeout, retry, tags, metadata, source, traceparent, attempt, attempt_base, attempt_limit,
-       lease_losses, snoozes, redrives, version + 1, fence, NULL, NULL, NULL, started_at,
-       cancel_requested_at, nullif($3, ''), 'operator', nullif($2, ''), progress, error, status, ended, NULL
+       lease_losses, snoozes, redrives, version + 1, fence, started_at, cancel_requested_at, 'operator', progress, error,
+       last_worker, last_run_ms, status, NULL, nullif($2, ''), nullif($3, ''), ended, NULL
   FROM gone`
 
 // RetryJob makes a job run again: a dead one is redriven with a full new budget, its attempts counted on; a retrying one
@@ -125,13 +125,13 @@ func bringForward(ctx context.Context, tx pgx.Tx, id uuid.UUID, delay time.Durat
 		UPDATE mini_asynq.jobs
 		   SET status = CASE WHEN $2::interval > interval '0' THEN 'scheduled' ELSE 'pending' END::mini_asynq.job_status,
 		       run_at = clock_timestamp() + $2::interval, version = version + 1, updated_at = clock_timestamp(),
-		       actor = nullif($3, ''), cause = nullif($4, ''), reason = NULL
+		       from_status = status, cause = NULL, actor = nullif($3, ''), comment = nullif($4, '')
 		 WHERE id = $1`, id, delay, act.Actor, Storable(act.Reason, 1024))
 	return err
 }
 
-// redriveSQL moves a dead job back to the live ones. `cause` carries the status it had: the insert trigger of jobs reads
-// it there. Index: the primary keys, by id, one probe per partition of dead jobs.
+// redriveSQL moves a dead job back to the live ones. Index: the primary keys, by id, one probe per partition of dead
+// jobs.
 const redriveSQL = `
 WITH gone AS (
     DELETE FROM mini_asynq.jobs_finished
@@ -143,13 +143,14 @@ WITH gone AS (
 )
 INSERT INTO mini_asynq.jobs (id, queue, kind, payload, status, priority, max_retries, run_at, created_at, updated_at,
     idempotency_key, timeout, retry, tags, metadata, source, traceparent, attempt, attempt_base, attempt_limit,
-    lease_losses, snoozes, redrives, version, fence, started_at, cause, reason, actor, progress, error)
+    lease_losses, snoozes, redrives, version, fence, started_at, error, last_worker, last_run_ms,
+    from_status, actor, comment)
 SELECT id, queue, kind, payload,
        CASE WHEN $2::interval > interval '0' THEN 'scheduled' ELSE 'pending' END::mini_asynq.job_status,
        priority, max_retries, now + $2::interval, created_at, now,
        idempotency_key, timeout, retry, tags, metadata, source, traceparent, attempt, attempt,
-       attempt + max_retries + 1, 0, snoozes, redrives + 1, version + 1, fence, started_at, 'dead', nullif($4, ''),
-       nullif($3, ''), NULL, error
+       attempt + max_retries + 1, 0, snoozes, redrives + 1, version + 1, fence, started_at, error, last_worker, last_run_ms,
+       status, nullif($3, ''), nullif($4, '')
   FROM gone`
 
 func redrive(ctx context.Context, tx pgx.Tx, id uuid.UUID, delay time.Duration, act Act) error {

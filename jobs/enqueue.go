@@ -83,8 +83,9 @@ WITH clock AS MATERIALIZED (
 INSERT INTO mini_asynq.jobs (id, queue, kind, payload, status, priority, max_retries, attempt_limit, run_at, created_at,
                              updated_at, idempotency_key, timeout, tags, metadata, traceparent, source)
 SELECT id, queue, kind, payload,
-       CASE WHEN due > now THEN 'scheduled' ELSE 'pending' END::mini_asynq.job_status,
-       priority::mini_asynq.job_priority, allowed, allowed + 1, due, now,
+       CASE WHEN due > now THEN 'scheduled'::mini_asynq.job_status ELSE 'pending'::mini_asynq.job_status END,
+       CASE priority WHEN 'high' THEN 'high'::mini_asynq.job_priority
+                     WHEN 'low' THEN 'low'::mini_asynq.job_priority ELSE 'normal'::mini_asynq.job_priority END, allowed, allowed + 1, due, now,
        now, idempotency_key, timeout, tags::text[], metadata, traceparent, source
   FROM new
 RETURNING id, status::text, run_at, created_at, max_retries`

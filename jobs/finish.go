@@ -32,16 +32,16 @@ WITH outcome AS (
     INSERT INTO mini_asynq.jobs_finished (` + finishedColumns + `)
     SELECT id, queue, kind, payload, 'completed', priority, max_retries, run_at, created_at, ended, idempotency_key,
            timeout, retry, tags, metadata, source, traceparent, attempt, attempt_base, attempt_limit, 0,
-           snoozes, redrives, version + 1, fence, locked_by, locked_at, NULL, started_at,
-           cancel_requested_at, NULL, NULL, NULL, progress, error, 'running', ended, result
+           snoozes, redrives, version + 1, fence, started_at, cancel_requested_at, NULL, progress, error,
+           locked_by, (extract(epoch FROM ended - locked_at) * 1000)::bigint, 'running', NULL, NULL, NULL, ended, result
       FROM gone
 )
 SELECT id FROM gone`
 
 const finishedColumns = `id, queue, kind, payload, status, priority, max_retries, run_at, created_at, updated_at,
            idempotency_key, timeout, retry, tags, metadata, source, traceparent, attempt, attempt_base, attempt_limit,
-           lease_losses, snoozes, redrives, version, fence, locked_by, locked_at, lease_expires_at, started_at,
-           cancel_requested_at, cause, reason, actor, progress, error, from_status, finished_at, result`
+           lease_losses, snoozes, redrives, version, fence, started_at, cancel_requested_at, reason, progress, error,
+           last_worker, last_run_ms, from_status, cause, actor, comment, finished_at, result`
 
 // finishSQL ends attempts of any outcome. The row decides what comes next: a cancel request beats all but success; a
 // snooze and a release give the attempt back; a failure is retried while the budget lasts.
@@ -62,12 +62,12 @@ WITH outcome AS (
        FOR UPDATE OF j
 ), verdict AS MATERIALIZED (
     SELECT t.*,
-           CASE WHEN how = 'completed' THEN 'completed'
-                WHEN how = 'cancelled' OR cancel_requested_at IS NOT NULL THEN 'cancelled'
-                WHEN how = 'snoozed' THEN 'scheduled'
-                WHEN how = 'released' THEN 'pending'
-                WHEN final OR attempt >= attempt_limit THEN 'dead'
-                ELSE 'retrying' END::mini_asynq.job_status AS next,
+           CASE WHEN how = 'completed' THEN 'completed'::mini_asynq.job_status
+                WHEN how = 'cancelled' OR cancel_requested_at IS NOT NULL THEN 'cancelled'::mini_asynq.job_status
+                WHEN how = 'snoozed' THEN 'scheduled'::mini_asynq.job_status
+                WHEN how = 'released' THEN 'pending'::mini_asynq.job_status
+                WHEN final OR attempt >= attempt_limit THEN 'dead'::mini_asynq.job_status
+                ELSE 'retrying'::mini_asynq.job_status END AS next,
            CASE how WHEN 'failed' THEN 'error' WHEN 'timed_out' THEN 'timeout' WHEN 'lease_expired' THEN 'lease_expired'
                     WHEN 'released' THEN why END AS step_cause,
            CASE WHEN failure IS NULL THEN error
@@ -81,8 +81,9 @@ WITH outcome AS (
            run_at = CASE WHEN v.next = 'pending' THEN j.run_at ELSE v.ended + v.delay END,
            lease_losses = CASE v.how WHEN 'lease_expired' THEN j.lease_losses + 1 ELSE 0 END,
            snoozes = j.snoozes + (v.how = 'snoozed')::integer,
-           locked_by = NULL, locked_at = NULL, lease_expires_at = NULL,
-           cause = v.step_cause, reason = NULL, actor = NULL, progress = NULL, error = v.last_error
+           last_worker = j.locked_by, last_run_ms = (extract(epoch FROM v.ended - j.locked_at) * 1000)::bigint,
+           locked_by = NULL, locked_at = NULL, lease_expires_at = NULL, progress = NULL, error = v.last_error,
+           from_status = j.status, cause = v.step_cause, actor = NULL, comment = NULL
       FROM verdict v
      WHERE j.id = v.id AND v.next IN ('retrying', 'scheduled', 'pending')
 ), gone AS (
@@ -97,7 +98,8 @@ WITH outcome AS (
     INSERT INTO mini_asynq.job_attempts (job_id, attempt_number, kept, job_finished_at, started_at, completed_at, status,
                                          fence, worker, wait_ms, error_type, error_message, error_stack)
     SELECT id, attempt,
-           CASE next WHEN 'retrying' THEN 'live' WHEN 'dead' THEN 'dead' ELSE 'done' END::mini_asynq.attempt_home,
+           CASE next WHEN 'retrying' THEN 'live'::mini_asynq.attempt_home WHEN 'dead' THEN 'dead'::mini_asynq.attempt_home
+                     ELSE 'done'::mini_asynq.attempt_home END,
            CASE WHEN next = 'retrying' THEN 'infinity' ELSE ended END,
            locked_at, ended,
            CASE WHEN how = 'completed' THEN 'completed' WHEN next = 'cancelled' THEN 'cancelled'
@@ -114,13 +116,14 @@ WITH outcome AS (
     SELECT id, queue, kind, payload, next, priority, max_retries, run_at, created_at, ended, idempotency_key,
            timeout, retry, tags, metadata, source, traceparent, attempt, attempt_base, attempt_limit,
            CASE how WHEN 'lease_expired' THEN lease_losses + 1 ELSE 0 END,
-           snoozes, redrives, version + 1, fence, locked_by, locked_at, NULL, started_at, cancel_requested_at,
-           CASE next WHEN 'dead' THEN step_cause END,
+           snoozes, redrives, version + 1, fence, started_at, cancel_requested_at,
            CASE WHEN next = 'cancelled' THEN CASE WHEN cancel_requested_at IS NULL THEN 'worker' ELSE 'operator' END
                 WHEN next = 'dead' THEN CASE WHEN final THEN 'not_retryable' WHEN how = 'lease_expired' THEN 'poison'
                                              ELSE 'exhausted' END END,
+           progress, last_error, locked_by, (extract(epoch FROM ended - locked_at) * 1000)::bigint, 'running',
+           CASE next WHEN 'dead' THEN step_cause END,
            CASE WHEN next = 'cancelled' AND cancel_requested_at IS NOT NULL THEN actor END,
-           progress, last_error, 'running', ended, result
+           CASE WHEN next = 'cancelled' AND cancel_requested_at IS NOT NULL THEN comment END, ended, result
       FROM verdict WHERE next IN ('completed', 'cancelled', 'dead')
 )
 SELECT id, next::text, CASE WHEN next IN ('retrying', 'scheduled') THEN delay END FROM verdict`

@@ -41,6 +41,7 @@ type Job struct {
 	StartedAt         time.Time // of the first attempt
 	CancelRequestedAt time.Time
 	Reason            string // of a dead or cancelled job
+	LastWorker        string // who ran the attempt that ended last
 	Progress          *Progress
 	Error             *Failure // of the latest attempt that failed
 	FinishedAt        time.Time
@@ -96,7 +97,7 @@ type Attempt struct {
 const columns = `id, queue, kind, status::text, priority::text, max_retries, run_at, created_at, updated_at,
 	coalesce(idempotency_key, ''), timeout, tags, metadata, source, coalesce(traceparent, ''), attempt, attempt_base,
 	attempt_limit, lease_losses, snoozes, redrives, version, fence, coalesce(locked_by, ''), locked_at,
-	lease_expires_at, started_at, cancel_requested_at, coalesce(reason, ''), progress, error`
+	lease_expires_at, started_at, cancel_requested_at, coalesce(reason, ''), coalesce(last_worker, ''), progress, error`
 
 // jobScan collects the destinations for columns, then for finished_at, payload and result.
 type jobScan struct {
@@ -108,7 +109,7 @@ func (s *jobScan) dest(j *Job) []any {
 	return []any{&j.ID, &j.Queue, &j.Kind, &j.Status, &j.Priority, &j.MaxRetries, &j.RunAt, &j.CreatedAt, &j.UpdatedAt,
 		&j.IdempotencyKey, &s.timeout, &j.Tags, &j.Metadata, &j.Source, &j.Traceparent, &j.Attempt, &j.AttemptBase,
 		&j.AttemptLimit, &j.LeaseLosses, &j.Snoozes, &j.Redrives, &j.Version, &j.Fence, &j.LockedBy, &s.lockedAt,
-		&s.leaseExpiresAt, &s.startedAt, &s.cancelAt, &j.Reason, &j.Progress, &j.Error}
+		&s.leaseExpiresAt, &s.startedAt, &s.cancelAt, &j.Reason, &j.LastWorker, &j.Progress, &j.Error}
 }
 
 func (s *jobScan) into(j *Job) {

@@ -60,7 +60,8 @@ func SetProgress(ctx context.Context, db DB, lease Lease, percent float64, messa
 		UPDATE mini_asynq.jobs
 		   SET progress = jsonb_build_object('percent', $3::float8, 'message', $4::text, 'at',
 		           to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')),
-		       version = version + 1, updated_at = clock_timestamp(), actor = NULL
+		       version = version + 1, updated_at = clock_timestamp(),
+		       from_status = status, cause = 'progress', actor = NULL, comment = NULL
 		 WHERE id = $1 AND fence = $2 AND status = 'running'`,
 		lease.JobID, lease.Fence, min(max(percent, 0), 100), Storable(message, 256))
 	if err != nil {

@@ -255,7 +255,7 @@ func newListQuery(f Filter) *listQuery {
 		q.where("tags && %s::text[]", f.Tags)
 	}
 	if len(f.Workers) > 0 {
-		q.where("locked_by = ANY (%s::text[])", f.Workers)
+		q.where("coalesce(locked_by, last_worker) = ANY (%s::text[])", f.Workers)
 	}
 	if len(f.IDs) > 0 {
 		q.where("id = ANY (%s::uuid[])", f.IDs)

@@ -67,11 +67,18 @@ CREATE TABLE mini_asynq.jobs (
     lease_expires_at    timestamptz,
     started_at          timestamptz,            -- of the first attempt
     cancel_requested_at timestamptz,
-    cause               text,                   -- why the latest step was taken ...
-    reason              text,                   -- ... in the words of a person or of the final status ...
-    actor               text,                   -- ... and by whom: the event copies the three
+    reason              text,                   -- of the final status: exhausted, operator ...
     progress            jsonb,
     error               jsonb,                  -- the last one
+    last_worker         text,                   -- who ran the attempt that ended last, and for how long
+    last_run_ms         bigint,
+
+    -- What the event of the latest change says. Each statement that makes an event writes the status before into
+    -- from_status (SET from_status = status), so that triggers need no look at the old row; null makes no event.
+    from_status         mini_asynq.job_status,
+    cause               text,                   -- why: error, timeout, lease_expired, shutdown, cancel_requested ...
+    actor               text,                   -- by whom
+    comment             text,                   -- a person's words
 
     CONSTRAINT jobs_pkey PRIMARY KEY (id),
     -- Finished jobs live in jobs_finished.
@@ -101,16 +108,15 @@ CREATE INDEX jobs_due ON mini_asynq.jobs (run_at) WHERE status IN ('scheduled', 
 -- jobs.Expired: leases that ran out, and when the next one does.
 CREATE INDEX jobs_lease ON mini_asynq.jobs (lease_expires_at) WHERE status = 'running';
 
--- The columns of jobs in the same order, and three of its own.
+-- The columns of jobs in the same order, and two of its own.
 CREATE TABLE mini_asynq.jobs_finished (
     LIKE mini_asynq.jobs,
-    from_status mini_asynq.job_status NOT NULL, -- what the job was before: the event needs it
     finished_at timestamptz           NOT NULL,
     result      jsonb,
 
     CONSTRAINT jobs_finished_status CHECK (status IN ('completed', 'dead', 'cancelled')),
-    -- locked_by and locked_at stay: they tell who ran the last attempt and since when.
-    CONSTRAINT jobs_finished_no_lease CHECK (lease_expires_at IS NULL),
+    CONSTRAINT jobs_finished_from CHECK (from_status IS NOT NULL),
+    CONSTRAINT jobs_finished_no_lease CHECK (num_nulls(locked_by, locked_at, lease_expires_at) = 3),
     PRIMARY KEY (id, status, finished_at)
 ) PARTITION BY LIST (status);
 
@@ -215,13 +221,13 @@ CREATE VIEW mini_asynq.all_jobs AS
     SELECT id, queue, kind, payload, status, priority, max_retries, run_at, created_at, updated_at, idempotency_key,
            timeout, retry, tags, metadata, source, traceparent, attempt, attempt_base, attempt_limit, lease_losses,
            snoozes, redrives, version, fence, locked_by, locked_at, lease_expires_at, started_at, cancel_requested_at,
-           cause, reason, actor, progress, error, NULL::timestamptz AS finished_at, NULL::jsonb AS result
+           reason, progress, error, last_worker, last_run_ms, from_status, cause, actor, comment, NULL::timestamptz AS finished_at, NULL::jsonb AS result
       FROM mini_asynq.jobs
      UNION ALL
     SELECT id, queue, kind, payload, status, priority, max_retries, run_at, created_at, updated_at, idempotency_key,
            timeout, retry, tags, metadata, source, traceparent, attempt, attempt_base, attempt_limit, lease_losses,
            snoozes, redrives, version, fence, locked_by, locked_at, lease_expires_at, started_at, cancel_requested_at,
-           cause, reason, actor, progress, error, finished_at, result
+           reason, progress, error, last_worker, last_run_ms, from_status, cause, actor, comment, finished_at, result
       FROM mini_asynq.jobs_finished;
 
 -- +goose Down

@@ -62,26 +62,26 @@ CREATE FUNCTION mini_asynq.step_event(was mini_asynq.job_status, is_now mini_asy
     RETURNS mini_asynq.event_type
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $$
-    SELECT (CASE is_now
-        WHEN 'running'   THEN CASE was WHEN 'pending' THEN 'job.started' END
-        WHEN 'completed' THEN CASE was WHEN 'running' THEN 'job.completed' END
-        WHEN 'pending'   THEN CASE WHEN was IS NULL THEN 'job.enqueued'
-                                   WHEN was IN ('scheduled', 'retrying', 'blocked') THEN 'job.ready'
-                                   WHEN was = 'running' THEN 'job.released'
-                                   WHEN was = 'dead' THEN 'job.redriven' END
-        WHEN 'retrying'  THEN CASE was WHEN 'running' THEN 'job.retrying' END
-        WHEN 'scheduled' THEN CASE WHEN was IS NULL OR was IN ('blocked', 'pending', 'retrying') THEN 'job.scheduled'
-                                   WHEN was = 'running' THEN 'job.snoozed'
-                                   WHEN was = 'dead' THEN 'job.redriven' END
-        WHEN 'dead'      THEN CASE WHEN was = 'running' THEN 'job.dead'
-                                   WHEN was IN ('pending', 'scheduled', 'blocked') THEN 'job.redrive_undone' END
+    SELECT CASE is_now
+        WHEN 'running'   THEN CASE was WHEN 'pending' THEN 'job.started'::mini_asynq.event_type END
+        WHEN 'completed' THEN CASE was WHEN 'running' THEN 'job.completed'::mini_asynq.event_type END
+        WHEN 'pending'   THEN CASE WHEN was IS NULL THEN 'job.enqueued'::mini_asynq.event_type
+                                   WHEN was IN ('scheduled', 'retrying', 'blocked') THEN 'job.ready'::mini_asynq.event_type
+                                   WHEN was = 'running' THEN 'job.released'::mini_asynq.event_type
+                                   WHEN was = 'dead' THEN 'job.redriven'::mini_asynq.event_type END
+        WHEN 'retrying'  THEN CASE was WHEN 'running' THEN 'job.retrying'::mini_asynq.event_type END
+        WHEN 'scheduled' THEN CASE WHEN was IS NULL OR was IN ('blocked', 'pending', 'retrying') THEN 'job.scheduled'::mini_asynq.event_type
+                                   WHEN was = 'running' THEN 'job.snoozed'::mini_asynq.event_type
+                                   WHEN was = 'dead' THEN 'job.redriven'::mini_asynq.event_type END
+        WHEN 'dead'      THEN CASE WHEN was = 'running' THEN 'job.dead'::mini_asynq.event_type
+                                   WHEN was IN ('pending', 'scheduled', 'blocked') THEN 'job.redrive_undone'::mini_asynq.event_type END
         WHEN 'cancelled' THEN CASE WHEN was IN ('scheduled', 'pending', 'retrying', 'blocked', 'running')
-                                   THEN 'job.cancelled' END
-        WHEN 'blocked'   THEN CASE WHEN was IS NULL OR was IN ('scheduled', 'retrying', 'pending') THEN 'job.blocked'
-                                   WHEN was = 'running' THEN 'job.released'
-                                   WHEN was IN ('dead', 'cancelled') THEN 'job.redriven' END
-        ELSE CASE WHEN is_now IS NULL AND was IN ('completed', 'cancelled', 'dead') THEN 'job.deleted' END
-    END)::mini_asynq.event_type
+                                   THEN 'job.cancelled'::mini_asynq.event_type END
+        WHEN 'blocked'   THEN CASE WHEN was IS NULL OR was IN ('scheduled', 'retrying', 'pending') THEN 'job.blocked'::mini_asynq.event_type
+                                   WHEN was = 'running' THEN 'job.released'::mini_asynq.event_type
+                                   WHEN was IN ('dead', 'cancelled') THEN 'job.redriven'::mini_asynq.event_type END
+        ELSE CASE WHEN is_now IS NULL AND was IN ('completed', 'cancelled', 'dead') THEN 'job.deleted'::mini_asynq.event_type END
+    END
 $$;
 -- +goose StatementEnd
 
@@ -126,6 +126,7 @@ CREATE TABLE mini_asynq.outbox (
     total_ms    bigint,
     cause       text,
     reason      text,
+    comment     text,                   -- a person's words
     source      text,
     has_result  boolean,
     error       jsonb,
@@ -217,17 +218,18 @@ $$;
 -- The trigger functions below run as their owner, so that a role that may only insert jobs can still write the outbox.
 
 -- +goose StatementBegin
--- After INSERT on jobs. A version above 1 is a job that came back from jobs_finished: `cause` holds the status it had.
+-- After INSERT on jobs. from_status is null for a new job; a job that comes back from jobs_finished has the status it
+-- had there.
 CREATE FUNCTION mini_asynq.jobs_inserted() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path = pg_catalog, mini_asynq, pg_temp
 AS $$
 BEGIN
     INSERT INTO mini_asynq.outbox (job_id, job_version, type, from_status, to_status, priority, attempt, queue, kind,
-                                   tags, actor, run_at, reason, source)
-    SELECT id, version, coalesce(mini_asynq.step_event(was, status), mini_asynq.illegal_step(was, status)), was, status, priority, attempt, queue, kind,
-           tags, actor, run_at, reason, source
-      FROM (SELECT i.*, CASE WHEN version > 1 THEN cause::mini_asynq.job_status END AS was FROM inserted i) i;
+                                   tags, actor, run_at, comment, source)
+    SELECT id, version, coalesce(mini_asynq.step_event(from_status, status), mini_asynq.illegal_step(from_status, status)),
+           from_status, status, priority, attempt, queue, kind, tags, actor, run_at, comment, source
+      FROM inserted;
     IF FOUND THEN
         PERFORM mini_asynq.wake();
     END IF;
@@ -237,41 +239,36 @@ $$;
 -- +goose StatementEnd
 
 -- +goose StatementBegin
--- After UPDATE on jobs. A row whose version stays (a heartbeat) makes no event.
--- Plan trap: the join of old and new rows is planned once a session. Planned for one row it would be a nested loop, and
--- then take seconds for a batch of thousands: the two settings pin a hash join.
+-- After UPDATE on jobs: an event for each row whose from_status is set. There is no look at the old rows: a join of the
+-- two transition tables would be planned once a session, for one row, and then take seconds for thousands; planned well
+-- it still costs as much again as the INSERT (measured: 5.2 against 3.4 microseconds a row).
 CREATE FUNCTION mini_asynq.jobs_updated() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path = pg_catalog, mini_asynq, pg_temp
-    SET enable_nestloop = off
-    SET enable_mergejoin = off
 AS $$
 BEGIN
     INSERT INTO mini_asynq.outbox (job_id, job_version, type, from_status, to_status, priority, attempt, queue, kind,
-                                   worker, tags, actor, fence, run_at, wait_ms, run_ms, cause, reason, error, data)
-    SELECT n.id, n.version,
-           CASE WHEN o.status <> n.status THEN coalesce(mini_asynq.step_event(o.status, n.status),
-                                                            mini_asynq.illegal_step(o.status, n.status))
-                WHEN o.cancel_requested_at IS NULL AND n.cancel_requested_at IS NOT NULL THEN 'job.cancel_requested'
-                WHEN o.progress IS DISTINCT FROM n.progress THEN 'job.progress'
-                ELSE 'job.updated' END::mini_asynq.event_type,
-           o.status, n.status, n.priority, n.attempt, n.queue, n.kind,
-           CASE WHEN n.status = 'running' THEN n.locked_by ELSE o.locked_by END,
-           n.tags, n.actor,
-           CASE WHEN n.status = 'running' THEN n.fence END,
-           CASE WHEN n.status IN ('scheduled', 'retrying', 'pending') THEN n.run_at END,
-           CASE WHEN n.status = 'running' AND o.status <> 'running'
-                THEN greatest(0, extract(epoch FROM n.locked_at - n.run_at) * 1000)::bigint END,
-           CASE WHEN o.status = 'running' AND n.status <> 'running'
-                THEN (extract(epoch FROM n.updated_at - o.locked_at) * 1000)::bigint END,
-           n.cause, n.reason,
-           CASE WHEN n.status = 'retrying' AND o.status = 'running' THEN
-                jsonb_build_object('type', n.error->'type', 'message', left(n.error->>'message', 1024),
-                                   'fingerprint', n.error->'fingerprint') END,
-           CASE WHEN n.status = 'running' AND o.progress IS DISTINCT FROM n.progress THEN n.progress END
-      FROM updated_rows n
-      JOIN old_rows o ON o.id = n.id
-     WHERE n.version <> o.version;
+                                   worker, tags, actor, fence, run_at, wait_ms, run_ms, cause, comment, error, data)
+    SELECT id, version,
+           CASE WHEN from_status <> status THEN coalesce(mini_asynq.step_event(from_status, status),
+                                                         mini_asynq.illegal_step(from_status, status))
+                WHEN cause = 'cancel_requested' THEN 'job.cancel_requested'::mini_asynq.event_type
+                WHEN cause = 'progress' THEN 'job.progress'::mini_asynq.event_type
+                ELSE 'job.updated'::mini_asynq.event_type END,
+           from_status, status, priority, attempt, queue, kind,
+           CASE WHEN status = 'running' THEN locked_by WHEN from_status = 'running' THEN last_worker END,
+           tags, actor,
+           CASE WHEN status = 'running' THEN fence END,
+           CASE WHEN status IN ('scheduled', 'retrying', 'pending') THEN run_at END,
+           CASE WHEN status = 'running' AND from_status <> 'running'
+                THEN greatest(0, extract(epoch FROM locked_at - run_at) * 1000)::bigint END,
+           CASE WHEN from_status = 'running' AND status <> 'running' THEN last_run_ms END,
+           CASE WHEN from_status <> status THEN cause END, comment,
+           CASE WHEN status = 'retrying' THEN jsonb_build_object('type', error->'type',
+                'message', left(error->>'message', 1024), 'fingerprint', error->'fingerprint') END,
+           CASE WHEN from_status = status AND cause = 'progress' THEN progress END
+      FROM updated
+     WHERE from_status IS NOT NULL;
     IF FOUND THEN
         PERFORM mini_asynq.wake();
     END IF;
@@ -288,13 +285,13 @@ CREATE FUNCTION mini_asynq.jobs_finished_inserted() RETURNS trigger
 AS $$
 BEGIN
     INSERT INTO mini_asynq.outbox (job_id, job_version, type, from_status, to_status, priority, attempt, queue, kind,
-                                   worker, tags, actor, run_ms, total_ms, cause, reason, has_result, error)
+                                   worker, tags, actor, run_ms, total_ms, cause, reason, comment, has_result, error)
     SELECT id, version, coalesce(mini_asynq.step_event(from_status, status),
                                 mini_asynq.illegal_step(from_status, status)), from_status, status, priority,
-           attempt, queue, kind, locked_by, tags, actor,
-           (extract(epoch FROM finished_at - locked_at) * 1000)::bigint,
+           attempt, queue, kind, CASE WHEN from_status = 'running' THEN last_worker END, tags, actor,
+           CASE WHEN from_status = 'running' THEN last_run_ms END,
            (extract(epoch FROM finished_at - created_at) * 1000)::bigint,
-           cause, reason, result IS NOT NULL,
+           cause, reason, comment, result IS NOT NULL,
            CASE WHEN status = 'dead' THEN
                 jsonb_build_object('type', error->'type', 'message', left(error->>'message', 1024),
                                    'fingerprint', error->'fingerprint') END
@@ -344,21 +341,28 @@ $$;
 -- +goose StatementEnd
 
 -- +goose StatementBegin
--- Before a hand-written UPDATE that changes the status and forgets the version: the event needs a number of its own.
-CREATE FUNCTION mini_asynq.jobs_status_by_hand() RETURNS trigger
+-- Before an UPDATE that leaves the version as it is: a heartbeat, or one written by hand. If it changes the status it
+-- gets what the event needs; if it does not, it makes none.
+CREATE FUNCTION mini_asynq.jobs_update_without_version() RETURNS trigger
     LANGUAGE plpgsql
     SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    NEW.version := OLD.version + 1;
-    NEW.updated_at := clock_timestamp();
-    NEW.actor := 'sql:' || session_user;
-    NEW.cause := NULL;
-    NEW.reason := NULL;
-    IF OLD.status = 'running' THEN
-        NEW.locked_by := NULL;
-        NEW.locked_at := NULL;
-        NEW.lease_expires_at := NULL;
+    NEW.from_status := NULL;
+    IF NEW.status <> OLD.status THEN
+        NEW.from_status := OLD.status;
+        NEW.version := OLD.version + 1;
+        NEW.updated_at := clock_timestamp();
+        NEW.actor := 'sql:' || session_user;
+        NEW.cause := NULL;
+        NEW.comment := NULL;
+        IF OLD.status = 'running' THEN
+            NEW.last_worker := OLD.locked_by;
+            NEW.last_run_ms := (extract(epoch FROM clock_timestamp() - OLD.locked_at) * 1000)::bigint;
+            NEW.locked_by := NULL;
+            NEW.locked_at := NULL;
+            NEW.lease_expires_at := NULL;
+        END IF;
     END IF;
     RETURN NEW;
 END
@@ -423,14 +427,14 @@ $$;
 CREATE TRIGGER jobs_insert_by_hand BEFORE INSERT ON mini_asynq.jobs FOR EACH ROW
     WHEN (NEW.kind IS NULL OR NEW.attempt_limit IS NULL)
     EXECUTE FUNCTION mini_asynq.jobs_insert_by_hand();
-CREATE TRIGGER jobs_status_by_hand BEFORE UPDATE ON mini_asynq.jobs FOR EACH ROW
-    WHEN (NEW.status <> OLD.status AND NEW.version = OLD.version)
-    EXECUTE FUNCTION mini_asynq.jobs_status_by_hand();
+CREATE TRIGGER jobs_update_without_version BEFORE UPDATE ON mini_asynq.jobs FOR EACH ROW
+    WHEN (NEW.version = OLD.version)
+    EXECUTE FUNCTION mini_asynq.jobs_update_without_version();
 CREATE TRIGGER jobs_inserted AFTER INSERT ON mini_asynq.jobs
     REFERENCING NEW TABLE AS inserted FOR EACH STATEMENT
     EXECUTE FUNCTION mini_asynq.jobs_inserted();
 CREATE TRIGGER jobs_updated AFTER UPDATE ON mini_asynq.jobs
-    REFERENCING OLD TABLE AS old_rows NEW TABLE AS updated_rows FOR EACH STATEMENT
+    REFERENCING NEW TABLE AS updated FOR EACH STATEMENT
     EXECUTE FUNCTION mini_asynq.jobs_updated();
 CREATE TRIGGER jobs_deleted AFTER DELETE ON mini_asynq.jobs
     REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT
@@ -457,10 +461,10 @@ DROP TRIGGER jobs_finished_inserted ON mini_asynq.jobs_finished;
 DROP TRIGGER jobs_deleted ON mini_asynq.jobs;
 DROP TRIGGER jobs_updated ON mini_asynq.jobs;
 DROP TRIGGER jobs_inserted ON mini_asynq.jobs;
-DROP TRIGGER jobs_status_by_hand ON mini_asynq.jobs;
+DROP TRIGGER jobs_update_without_version ON mini_asynq.jobs;
 DROP TRIGGER jobs_insert_by_hand ON mini_asynq.jobs;
 DROP FUNCTION mini_asynq.queues_changed(), mini_asynq.jobs_finished_status_fixed(), mini_asynq.jobs_insert_by_hand(),
-    mini_asynq.jobs_status_by_hand(), mini_asynq.jobs_finished_deleted(), mini_asynq.jobs_deleted(),
+    mini_asynq.jobs_update_without_version(), mini_asynq.jobs_finished_deleted(), mini_asynq.jobs_deleted(),
     mini_asynq.jobs_finished_inserted(), mini_asynq.jobs_updated(), mini_asynq.jobs_inserted(),
     mini_asynq.wake(), mini_asynq.identity();
 DROP SEQUENCE mini_asynq.promise;

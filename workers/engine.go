@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"strings"
 	"sync"
@@ -164,15 +165,14 @@ func (e *Engine) prepare(ctx context.Context) error {
 }
 
 func (e *Engine) open(ctx context.Context) (err error) {
-	// A generic plan of the claim would guess its limits (jobs.Claim).
-	custom := map[string]string{"plan_cache_mode": "force_custom_plan"}
-	if e.turns, err = openPool(ctx, e.config.DatabaseURL, jobs.ClaimApplicationName, turnConns, custom); err != nil {
+	pinned := jobs.PlanSettings()
+	if e.turns, err = openPool(ctx, e.config.DatabaseURL, jobs.ClaimApplicationName, turnConns, pinned); err != nil {
 		return err
 	}
-	if e.keeper, err = openPool(ctx, e.config.DatabaseURL, "mini-asynq/keeper", keeperConns, custom); err != nil {
+	if e.keeper, err = openPool(ctx, e.config.DatabaseURL, "mini-asynq/keeper", keeperConns, pinned); err != nil {
 		return err
 	}
-	e.Door, err = openPool(ctx, e.config.DatabaseURL, "mini-asynq/door", e.config.DoorConns, nil)
+	e.Door, err = openPool(ctx, e.config.DatabaseURL, "mini-asynq/door", e.config.DoorConns, map[string]string{"jit": "off"})
 	return err
 }
 
@@ -189,9 +189,7 @@ func openPool(ctx context.Context, url, name string, conns int, params map[strin
 	config.ShouldPing = func(_ context.Context, p pgxpool.ShouldPingParams) bool { return p.IdleDuration > pingAfter }
 	config.ConnConfig.RuntimeParams["application_name"] = name
 	config.ConnConfig.RuntimeParams["idle_in_transaction_session_timeout"] = "60s"
-	for key, value := range params {
-		config.ConnConfig.RuntimeParams[key] = value
-	}
+	maps.Copy(config.ConnConfig.RuntimeParams, params)
 	config.ConnConfig.ConnectTimeout = 5 * time.Second
 	pool, err := pgxpool.NewWithConfig(ctx, config)
 	if err != nil {
@@ -208,12 +206,11 @@ func (e *Engine) connectDirect(ctx context.Context) (*pgx.Conn, error) {
 		return nil, fmt.Errorf("read the database's address: %w", err)
 	}
 	config.ConnectTimeout = 5 * time.Second
-	for key, value := range map[string]string{
+	maps.Copy(config.RuntimeParams, jobs.PlanSettings())
+	maps.Copy(config.RuntimeParams, map[string]string{
 		"application_name": "mini-asynq/direct", "tcp_keepalives_idle": "5", "tcp_keepalives_interval": "2",
-		"tcp_keepalives_count": "3", "tcp_user_timeout": "10000", "plan_cache_mode": "force_custom_plan",
-	} {
-		config.RuntimeParams[key] = value
-	}
+		"tcp_keepalives_count": "3", "tcp_user_timeout": "10000",
+	})
 	return pgx.ConnectConfig(ctx, config)
 }
 
