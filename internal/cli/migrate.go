@@ -1,0 +1,89 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"text/tabwriter"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/spf13/cobra"
+
+	"github.com/mini-asynq/mini-asynq/internal/app"
+	"github.com/mini-asynq/mini-asynq/migrations"
+)
+
+// migrateDeadline bounds a migration from the command line: a table that is rewritten takes its time.
+const migrateDeadline = time.Hour
+
+func newMigrate(g *globals) *cobra.Command {
+	cmd := &cobra.Command{Use: "migrate", Short: "Change or show the database schema", Args: noArgs}
+	var to int64
+	// with runs fn on a connection to the configured database, or to the private one.
+	with := func(fn func(context.Context, *cobra.Command, *pgx.Conn) error) func(*cobra.Command, []string) error {
+		return func(cmd *cobra.Command, _ []string) error {
+			env, err := ReadEnvironment(os.Environ(), g.envFile)
+			if err != nil {
+				return err
+			}
+			config, err := appConfig(env, os.Stderr)
+			if err != nil {
+				return err
+			}
+			ctx, cancel := context.WithTimeout(cmd.Context(), migrateDeadline)
+			defer cancel()
+			return app.WithDatabase(ctx, config, func(conn *pgx.Conn) error { return fn(ctx, cmd, conn) })
+		}
+	}
+	up := &cobra.Command{
+		Use: "up", Short: "Bring the schema to the version of this server, or to an older one with --to", Args: noArgs,
+		RunE: with(func(ctx context.Context, cmd *cobra.Command, conn *pgx.Conn) error {
+			if !cmd.Flags().Changed("to") {
+				return migrations.Up(ctx, conn)
+			}
+			return migrations.To(ctx, conn, to)
+		}),
+	}
+	up.Flags().Int64Var(&to, "to", 0, "version to stop at")
+	down := &cobra.Command{
+		Use: "down", Short: "Take the schema back by one version, or to the version of --to; this loses data", Args: noArgs,
+		RunE: with(func(ctx context.Context, cmd *cobra.Command, conn *pgx.Conn) error {
+			if !cmd.Flags().Changed("to") {
+				states, err := migrations.Status(ctx, conn)
+				if err != nil {
+					return err
+				}
+				for _, s := range states {
+					if !s.AppliedAt.IsZero() {
+						to = s.Version - 1
+					}
+				}
+			}
+			return migrations.Down(ctx, conn, to)
+		}),
+	}
+	down.Flags().Int64Var(&to, "to", 0, "version to go back to; 0 removes everything")
+	status := &cobra.Command{
+		Use: "status", Short: "Show which migrations are applied", Args: noArgs,
+		RunE: with(func(ctx context.Context, cmd *cobra.Command, conn *pgx.Conn) error {
+			states, err := migrations.Status(ctx, conn)
+			if err != nil {
+				return err
+			}
+			table := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+			fmt.Fprintln(table, "VERSION\tFILE\tAPPLIED")
+			for _, s := range states {
+				applied := "pending"
+				if !s.AppliedAt.IsZero() {
+					applied = s.AppliedAt.UTC().Format(time.RFC3339)
+				}
+				fmt.Fprintf(table, "%d\t%s\t%s\n", s.Version, s.File, applied)
+			}
+			return table.Flush()
+		}),
+	}
+	cmd.AddCommand(up, down, status)
+	cmd.RunE = func(*cobra.Command, []string) error { return fmt.Errorf("%w: migrate up, down or status", errUsage) }
+	return cmd
+}

@@ -1,0 +1,147 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/rs/zerolog"
+	"github.com/spf13/cobra"
+
+	"github.com/mini-asynq/mini-asynq/internal/app"
+	"github.com/mini-asynq/mini-asynq/jobs"
+)
+
+// newServe is the command that runs a node.
+func newServe(g *globals) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "serve", Short: "Run a server node: API, workers, event stream, dashboard", Args: noArgs,
+	}
+	port := cmd.Flags().Int("port", 0, "port to listen on (SERVER_PORT)")
+	bind := cmd.Flags().String("bind", "", "address to listen on (MINIASYNQ_BIND)")
+	slots := cmd.Flags().Int("workers", 0, "handlers that run at once (WORKER_POOL_SIZE)")
+	dev := cmd.Flags().Bool("dev", false, "development mode: admin/password is valid from anywhere (MINIASYNQ_DEV)")
+	migrate := cmd.Flags().Bool("migrate", true, "bring the database schema up to date at the start")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		env, err := ReadEnvironment(os.Environ(), g.envFile)
+		if err != nil {
+			return err
+		}
+		if cmd.Flags().Changed("port") {
+			env.ServerPort = *port
+		}
+		if cmd.Flags().Changed("bind") {
+			env.Bind = *bind
+		}
+		if cmd.Flags().Changed("workers") {
+			env.WorkerPoolSize = *slots
+		}
+		if cmd.Flags().Changed("dev") {
+			env.Dev = *dev
+		}
+		config, err := appConfig(env, os.Stderr)
+		if err != nil {
+			return err
+		}
+		config.Migrate = *migrate
+		return app.Run(cmd.Context(), config)
+	}
+	return cmd
+}
+
+// appConfig turns settings into the configuration of the app. It names all faults at once.
+func appConfig(env Environment, logTo io.Writer) (app.Config, error) {
+	var faults []error
+	refuse := func(name, format string, args ...any) {
+		faults = append(faults, fmt.Errorf("%s: "+format, append([]any{name}, args...)...))
+	}
+	between := func(name string, value, low, high int) {
+		if value < low || value > high {
+			refuse(name, "%d is not from %d to %d", value, low, high)
+		}
+	}
+	level, err := zerolog.ParseLevel(env.LogLevel)
+	if err != nil {
+		refuse("MINIASYNQ_LOG_LEVEL", "%q: debug, info, warn or error", env.LogLevel)
+	}
+	between("SERVER_PORT", env.ServerPort, 0, 65535)
+	between("WORKER_POOL_SIZE", env.WorkerPoolSize, 1, 10_000)
+	between("MAX_RETRY_ATTEMPTS", env.MaxRetryAttempts, 0, jobs.MaxRetriesLimit)
+	retry := jobs.RetryPolicy{
+		Strategy: jobs.Strategy(env.RetryStrategy), Interval: time.Duration(env.RetryInterval),
+		Immediate: env.RetryInterval == 0,
+	}
+	if env.RetryStrategy != string(jobs.Fixed) && env.RetryStrategy != string(jobs.Exponential) {
+		refuse("RETRY_STRATEGY", "%q: fixed or exponential", env.RetryStrategy)
+	} else if err := retry.Validate(); err != nil {
+		refuse("RETRY_INTERVAL", "%s is not from 0 to 24h", time.Duration(env.RetryInterval))
+	}
+	span := func(name string, value Duration, low, high time.Duration) time.Duration {
+		if d := time.Duration(value); d < low || d > high {
+			refuse(name, "%s is not from %s to %s", d, low, high)
+		}
+		return time.Duration(value)
+	}
+	demo := env.DemoHandlers
+	if demo != "" && demo != "true" && demo != "false" {
+		refuse("MINIASYNQ_DEMO_HANDLERS", "%q: true or false", demo)
+	}
+	var proxies []netip.Prefix
+	for _, text := range env.TrustedProxies {
+		prefix, err := netip.ParsePrefix(text)
+		if err != nil {
+			var addr netip.Addr
+			if addr, err = netip.ParseAddr(text); err == nil {
+				prefix = netip.PrefixFrom(addr, addr.BitLen())
+			}
+		}
+		if err != nil {
+			refuse("MINIASYNQ_TRUSTED_PROXIES", "%q is no address or network", text)
+		}
+		proxies = append(proxies, prefix)
+	}
+	config := app.Config{
+		DatabaseURL: env.Database(), ListenURL: env.ListenDatabaseURL, FallbackURL: DefaultDatabaseURL, StateDir: env.StateDir,
+		Bind: env.Bind, Address: env.Address(), BasePath: strings.TrimSuffix(env.BasePath, "/"), PublicURL: env.PublicURL,
+		GinMode: env.GinMode, AdminUser: env.AdminUser, AdminPassword: env.AdminPassword, Dev: env.Dev,
+		Anonymous: anonymous(env.Anonymous), AllowedHosts: env.AllowedHosts, CORSOrigins: env.CORSOrigins,
+		TrustedProxies: proxies, Environment: env.EnvironmentName,
+		Slots: env.WorkerPoolSize, Queues: env.WorkerQueues, Retry: retry, HTTPAllow: env.HTTPAllow, DemoHandlers: demo,
+		Lease:      span("VISIBILITY_TIMEOUT", env.VisibilityTimeout, 300*time.Millisecond, 24*time.Hour),
+		JobTimeout: span("MINIASYNQ_JOB_TIMEOUT", env.JobTimeout, jobs.MinTimeout, jobs.MaxTimeout),
+		Grace:      span("MINIASYNQ_SHUTDOWN_GRACE", env.ShutdownGrace, 0, time.Hour),
+		KeepDone:   span("MINIASYNQ_RETAIN_COMPLETED", env.RetainCompleted, time.Hour, 3650*24*time.Hour),
+		KeepDead:   span("MINIASYNQ_RETAIN_DEAD", env.RetainDead, time.Hour, 3650*24*time.Hour),
+		KeepEvents: span("MINIASYNQ_RETAIN_EVENTS", env.RetainEvents, time.Hour, 3650*24*time.Hour),
+		Settings: jobs.Settings{
+			MaxRetries: env.MaxRetryAttempts, MaxPayload: int(env.MaxPayload),
+			IdempotencyTTL: span("MINIASYNQ_IDEMPOTENCY_TTL", env.IdempotencyTTL, time.Minute, 365*24*time.Hour),
+		},
+		MaxSockets: env.MaxSockets, MaxSocketsEach: env.MaxSocketsEach,
+		Version: version, Commit: commit,
+		Log: zerolog.New(logTo).Level(level).With().Timestamp().Logger(),
+	}
+	if len(faults) > 0 {
+		return app.Config{}, fmt.Errorf("settings refused: %w", errors.Join(faults...))
+	}
+	return config, nil
+}
+
+// anonymous is the list of scopes without a credential: nil if none is named, empty for "none".
+func anonymous(list string) []string {
+	switch list {
+	case "":
+		return nil
+	case "none":
+		return []string{}
+	}
+	scopes := strings.Split(list, ",")
+	for i := range scopes {
+		scopes[i] = strings.TrimSpace(scopes[i])
+	}
+	return scopes
+}
