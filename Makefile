@@ -1,0 +1,151 @@
+# Everything a contributor types. `make` alone says what there is.
+#
+# Nothing here needs Node, Docker (but for up and down) or a database: the server and its tests find or fetch a
+# PostgreSQL of their own.
+
+GO       ?= go
+MODULE   := github.com/mini-asynq/mini-asynq
+
+# The version that the binary tells. A tree without tags or without git says so.
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+COMMIT   ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
+LDFLAGS  := -s -w -X $(MODULE)/internal/cli.version=$(VERSION) -X $(MODULE)/internal/cli.commit=$(COMMIT)
+
+# Packages compile and test two at a time: the race detector needs memory, and tests share one PostgreSQL.
+TESTFLAGS ?= -p 2
+
+# How often the stress tests run, and which of them: make race RACE_COUNT=20 RACE_RUN=TwoServers
+RACE_COUNT ?= 3
+RACE_RUN   ?= .
+RACE_PKGS  := ./dispatcher/... ./events/... ./workers/... ./internal/app/...
+
+# Which benchmarks, and how many jobs each handles: make bench BENCH_RUN=Drain MINIASYNQ_BENCH_JOBS=50000
+BENCH_RUN  ?= .
+
+# One version for everybody, or a finding depends on whose machine looks.
+GOLANGCI_VERSION := 2.15.0
+GOBIN    ?= $(shell $(GO) env GOBIN)
+ifeq ($(strip $(GOBIN)),)
+GOBIN    := $(shell $(GO) env GOPATH)/bin
+endif
+GOLANGCI := $(GOBIN)/golangci-lint
+
+# Both spellings of Compose are in use.
+COMPOSE  ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
+
+# The Go files of this repository, without those that npm brings along.
+GOFILES   = find . -name node_modules -prune -o -name '*.go' -print
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## Say what there is
+	@awk 'BEGIN { FS = ":.*## " } \
+	  /^##@ / { printf "\n%s\n", substr($$0, 5) } \
+	  /^[a-z][a-z-]*:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+##@ Run
+
+.PHONY: run
+run: ## Start the server and dashboard on http://localhost:8080
+	$(GO) run cmd/server/main.go
+
+.PHONY: demo
+demo: ## Send demo jobs to a running server
+	$(GO) run cmd/demo/main.go
+
+.PHONY: migrate
+migrate: ## Bring the database to the current schema
+	$(GO) run cmd/server/main.go migrate up
+
+.PHONY: up
+up: ## Start server and PostgreSQL in containers
+	VERSION=$(VERSION) COMMIT=$(COMMIT) $(COMPOSE) up --build --detach --wait
+	@echo 'Dashboard: http://localhost:8080 (admin / password)'
+
+.PHONY: down
+down: ## Stop the containers; their data stays
+	$(COMPOSE) down
+
+##@ Test
+
+.PHONY: test
+test: ## Run all tests with the race detector (needs gcc)
+	$(GO) test -race -shuffle=on -count=1 -timeout 6m $(TESTFLAGS) ./...
+
+.PHONY: race
+race: ## Repeat the stress and fault tests: RACE_COUNT=3 RACE_RUN=.
+	$(GO) test -race -shuffle=on -count=$(RACE_COUNT) -run '$(RACE_RUN)' -tags=integration,failpoints \
+	  -timeout 20m -p 1 $(RACE_PKGS)
+
+.PHONY: lint
+lint: lint-format lint-modules lint-vet lint-go ## Check format, modules, vet and golangci-lint
+
+.PHONY: compose-check
+compose-check: ## Check docker-compose.yml against the Compose specification
+	cd deploy/composecheck && $(GO) mod verify && $(GO) vet ./... && $(GO) test -count=1 ./...
+
+.PHONY: cross
+cross: ## Compile for every platform that is served
+	@set -e; for target in linux/amd64 linux/arm64 darwin/amd64 darwin/arm64; do \
+	  echo "build $$target"; \
+	  CGO_ENABLED=0 GOOS=$${target%/*} GOARCH=$${target#*/} $(GO) build ./...; \
+	done; \
+	echo 'vet darwin/arm64, tests included'; \
+	CGO_ENABLED=0 GOOS=darwin GOARCH=arm64 $(GO) vet ./...
+
+##@ Measure
+
+.PHONY: bench
+bench: ## Run the benchmarks in full: BENCH_RUN=.
+	$(GO) test ./internal/app -run '^$$' -bench '$(BENCH_RUN)' -benchtime 1x -timeout 60m
+
+.PHONY: bench-smoke
+bench-smoke: ## Run the benchmarks with 2000 jobs, to see that they work
+	MINIASYNQ_BENCH_JOBS=2000 $(MAKE) --no-print-directory bench
+
+##@ Build
+
+.PHONY: build
+build: ## Build the static binaries mini-asynq and demo-cli
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o mini-asynq ./cmd/server
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o demo-cli ./cmd/demo
+
+.PHONY: fmt
+fmt: ## Format the Go files
+	$(GOFILES) | xargs gofmt -s -w
+
+.PHONY: clean
+clean: ## Remove what was built
+	rm -f mini-asynq demo-cli
+
+# The parts of lint.
+
+.PHONY: lint-format
+lint-format:
+	@bad=$$($(GOFILES) | xargs gofmt -s -l) && if [ -n "$$bad" ]; then \
+	  printf 'not formatted, run make fmt:\n%s\n' "$$bad" >&2; exit 1; fi
+
+.PHONY: lint-modules
+lint-modules:
+	$(GO) mod verify
+	$(GO) mod tidy -diff
+
+# The tags replace files, so each set is looked at.
+.PHONY: lint-vet
+lint-vet:
+	$(GO) vet ./...
+	$(GO) vet -tags=integration,failpoints ./...
+
+.PHONY: lint-go
+lint-go: golangci
+	$(GOLANGCI) config verify
+	$(GOLANGCI) run ./...
+
+# Compiling it takes a minute or two, so a right version that is there already stays.
+.PHONY: golangci
+golangci:
+	@if [ "$$($(GOLANGCI) version --short 2>/dev/null)" != '$(GOLANGCI_VERSION)' ]; then \
+	  echo 'install golangci-lint $(GOLANGCI_VERSION)'; \
+	  GOBIN='$(GOBIN)' $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v$(GOLANGCI_VERSION); \
+	fi
