@@ -36,7 +36,7 @@ WITH outcome AS (
            locked_by, (extract(epoch FROM ended - locked_at) * 1000)::bigint, 'running', NULL, NULL, NULL, ended, result
       FROM gone
 )
-SELECT id FROM gone`
+SELECT id, fence FROM gone`
 
 const finishedColumns = `id, queue, kind, payload, status, priority, max_retries, run_at, created_at, updated_at,
            idempotency_key, timeout, retry, tags, metadata, source, traceparent, attempt, attempt_base, attempt_limit,
@@ -126,7 +126,7 @@ WITH outcome AS (
            CASE WHEN next = 'cancelled' AND cancel_requested_at IS NOT NULL THEN comment END, ended, result
       FROM verdict WHERE next IN ('completed', 'cancelled', 'dead')
 )
-SELECT id, next::text, CASE WHEN next IN ('retrying', 'scheduled') THEN delay END FROM verdict`
+SELECT id, fence, next::text, CASE WHEN next IN ('retrying', 'scheduled') THEN delay END FROM verdict`
 
 // splitOutcomes returns the places of the outcomes that completedSQL may end, and of the others.
 func splitOutcomes(outcomes []Outcome) (plain, other []int) {
@@ -154,13 +154,14 @@ func readCompleted(answers pgx.BatchResults, outcomes []Outcome, places []int, v
 	if err != nil {
 		return err
 	}
-	landed := make(map[uuid.UUID]struct{}, len(places))
-	var id uuid.UUID
-	if _, err := pgx.ForEachRow(rows, []any{&id}, func() error { landed[id] = struct{}{}; return nil }); err != nil {
+	landed := make(map[Lease]struct{}, len(places))
+	var l Lease
+	_, err = pgx.ForEachRow(rows, []any{&l.JobID, &l.Fence}, func() error { landed[l] = struct{}{}; return nil })
+	if err != nil {
 		return err
 	}
 	for _, i := range places {
-		if _, ok := landed[outcomes[i].JobID]; ok {
+		if _, ok := landed[Lease{outcomes[i].JobID, outcomes[i].Fence}]; ok {
 			verdicts[i] = Verdict{Landed: true, Status: Completed}
 		}
 	}
@@ -185,23 +186,23 @@ func readFinish(answers pgx.BatchResults, outcomes []Outcome, places []int, verd
 	if err != nil {
 		return err
 	}
-	landed := make(map[uuid.UUID]Verdict, len(places))
-	var id uuid.UUID
+	landed := make(map[Lease]Verdict, len(places))
+	var l Lease
 	var next Status
 	var due *time.Duration
-	_, err = pgx.ForEachRow(rows, []any{&id, &next, &due}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&l.JobID, &l.Fence, &next, &due}, func() error {
 		v := Verdict{Landed: true, Status: next}
 		if due != nil {
 			v.DueIn = *due
 		}
-		landed[id] = v
+		landed[l] = v
 		return nil
 	})
 	if err != nil {
 		return err
 	}
 	for _, i := range places {
-		verdicts[i] = landed[outcomes[i].JobID]
+		verdicts[i] = landed[Lease{outcomes[i].JobID, outcomes[i].Fence}]
 	}
 	return nil
 }

@@ -34,20 +34,20 @@ func Extend(ctx context.Context, db DB, leases []Lease, lease time.Duration) ([]
 		   SET lease_expires_at = clock_timestamp() + $3::interval
 		  FROM unnest($1::uuid[], $2::bigint[]) AS held(job_id, stated)
 		 WHERE j.id = held.job_id AND j.fence = held.stated AND j.status = 'running'
-		RETURNING j.id, j.cancel_requested_at IS NOT NULL`, ids, fences, lease)
+		RETURNING j.id, j.fence, j.cancel_requested_at IS NOT NULL`, ids, fences, lease)
 	if err != nil {
 		return nil, fmt.Errorf("extend leases: %w", err)
 	}
-	held := make(map[uuid.UUID]bool, len(leases))
-	var id uuid.UUID
+	held := make(map[Lease]bool, len(leases))
+	var l Lease
 	var cancelled bool
-	_, err = pgx.ForEachRow(rows, []any{&id, &cancelled}, func() error { held[id] = cancelled; return nil })
+	_, err = pgx.ForEachRow(rows, []any{&l.JobID, &l.Fence, &cancelled}, func() error { held[l] = cancelled; return nil })
 	if err != nil {
 		return nil, fmt.Errorf("extend leases: %w", err)
 	}
 	out := make([]Extension, len(leases))
 	for i, l := range leases {
-		cancelled, ok := held[l.JobID]
+		cancelled, ok := held[l]
 		out[i] = Extension{Held: ok, CancelRequested: cancelled}
 	}
 	return out, nil

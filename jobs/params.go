@@ -19,7 +19,7 @@ const (
 	MaxRetriesLimit = 1000                  // of max_retries
 	MaxPayload      = 256 << 10             // bytes of a payload as PostgreSQL writes it; the default
 	MaxDepth        = 64                    // levels of arrays and objects in a payload
-	MaxDigits       = 400                   // digits of a number written out
+	MaxDigits       = 401                   // digits of a number written out: 1e400 has 401
 	MaxTags         = 20                    // tags of a job
 	MaxTag          = 64                    // characters of a tag
 	MaxMetadata     = 8 << 10               // bytes of metadata
@@ -87,24 +87,23 @@ func newRow(p Params) (row, error) {
 	if p.Queue == "" {
 		p.Queue = DefaultQueue
 	}
-	if p.Kind == "" {
-		p.Kind = p.Queue
-	}
 	if p.Priority == "" {
 		p.Priority = Normal
 	}
 	if p.Source == "" {
 		p.Source = "go"
 	}
+	var r row
 	var faults []Fault
 	refuse := func(pointer, code, format string, args ...any) {
 		faults = append(faults, Fault{Pointer: pointer, Code: code, Detail: fmt.Sprintf(format, args...)})
 	}
-	r := row{params: p}
 	if !ValidName(p.Queue) {
 		refuse("/queue", "invalid_name", "1 to 255 letters, digits and _ . : -, not . or ..")
 	}
-	if !ValidName(p.Kind) {
+	if p.Kind == "" {
+		p.Kind = p.Queue
+	} else if !ValidName(p.Kind) {
 		refuse("/kind", "invalid_name", "1 to 255 letters, digits and _ . : -, not . or ..")
 	}
 	if !p.Priority.Valid() {
@@ -161,7 +160,7 @@ func newRow(p Params) (row, error) {
 	if err != nil {
 		return row{}, fmt.Errorf("make a job id: %w", err)
 	}
-	r.id, r.payload = id, payload
+	r.id, r.params, r.payload = id, p, payload
 	return r, nil
 }
 

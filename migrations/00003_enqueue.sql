@@ -58,7 +58,7 @@ BEGIN
     IF octet_length(written) > max_bytes THEN
         PERFORM mini_asynq.refuse('payload', format('%s bytes as stored, the limit is %s', octet_length(written), max_bytes));
     END IF;
-    IF payload @? 'strict $.**{65}' THEN
+    IF payload @? 'strict $.**{64} ? (@.type() == "array" || @.type() == "object")' THEN
         PERFORM mini_asynq.refuse('payload', 'nested deeper than 64 levels');
     END IF;
 END

@@ -49,8 +49,8 @@ type Config struct {
 	// CacheDir keeps downloaded programs. Empty means the user's cache folder,
 	// for root /var/cache/mini-asynq.
 	CacheDir string
-	// DownloadURL is the Maven repository to download from. Empty means Maven
-	// Central. "off" forbids downloads.
+	// DownloadURL is the repository to download from. Empty means the one that
+	// embedded-postgres uses. "off" forbids downloads.
 	DownloadURL string
 	// DownloadTimeout bounds the download. 0 means 3 minutes: some 15 MB, then
 	// unpacking them.
@@ -115,7 +115,7 @@ func (c Config) withDefaults() (Config, error) {
 		c.Database = "gosynq_db"
 	}
 	if c.DownloadURL == "" {
-		c.DownloadURL = "https://repo1.maven.org/maven2"
+		c.DownloadURL = libraryRepository()
 	}
 	if c.DownloadTimeout == 0 {
 		c.DownloadTimeout = 3 * time.Minute

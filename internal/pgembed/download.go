@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"time"
 
@@ -124,6 +125,12 @@ func fetch(ctx context.Context, repository, temp string, version embeddedpostgre
 		}
 	}
 	return nil
+}
+
+// libraryRepository is where embedded-postgres downloads from. It keeps the
+// address to itself, and a copy here would go out of date unseen.
+func libraryRepository() string {
+	return reflect.ValueOf(embeddedpostgres.DefaultConfig()).FieldByName("binaryRepositoryURL").String()
 }
 
 // mirror forwards GET requests to a Maven repository.
