@@ -1,0 +1,153 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"github.com/google/uuid"
+
+	"github.com/mini-asynq/mini-asynq/jobs"
+)
+
+// maxReason bounds what an operator says about an action, in bytes.
+const maxReason = 1024
+
+// actionBody is what the actions of operators may state; each takes some of it.
+type actionBody struct {
+	reason string
+	delay  time.Duration // retry
+	until  time.Time     // pause
+	span   time.Duration // pause: for
+}
+
+// readAction reads the body of an action, if there is one. known names the fields beside reason.
+func (s *Server) readAction(c *gin.Context, known ...string) (a actionBody, err error) {
+	raw, err := readOptionalBody(c, s.jobBodyLimit())
+	if err != nil || raw == nil {
+		return a, err
+	}
+	takes := func(key string) bool {
+		for _, k := range known {
+			if k == key {
+				return true
+			}
+		}
+		return key == "reason"
+	}
+	var untilGiven, forGiven bool
+	err = decodeObject(raw, jobDepth, func(key string, v value) bool {
+		if !takes(key) {
+			return false
+		}
+		switch key {
+		case "reason":
+			if s, ok := v.text(); ok {
+				if a.reason = s; len(s) > maxReason || !storable(s) {
+					v.refuse("too_long", "at most "+strconv.Itoa(maxReason)+" bytes, no NUL")
+				}
+			}
+		case "delay":
+			if d, ok := spanOf(v); ok {
+				if a.delay = d; d < 0 || d > jobs.MaxAhead {
+					v.refuse("out_of_range", "from 0 to 10 years")
+				}
+			}
+		case "for":
+			if d, ok := spanOf(v); ok {
+				if a.span, forGiven = d, true; d <= 0 || d > jobs.MaxAhead {
+					v.refuse("out_of_range", "more than 0, up to 10 years")
+				}
+				if untilGiven {
+					v.refuse("conflict", "until or for, not both")
+				}
+			}
+		case "until":
+			if text, ok := v.text(); ok {
+				at, ok := parseTime(text)
+				switch {
+				case !ok || at.Year() < 1:
+					v.refuse("invalid_time", "RFC 3339 with a time zone, as in 2026-03-01T12:00:00Z")
+				case time.Until(at) > jobs.MaxAhead+clockSlack:
+					v.refuse("out_of_range", "at most 10 years ahead")
+				case at.IsZero():
+					v.refuse("out_of_range", "has passed already") // to the domain a zero time is none
+				}
+				if a.until, untilGiven = at, true; forGiven {
+					v.refuse("conflict", "until or for, not both")
+				}
+			}
+		}
+		return true
+	})
+	return a, err
+}
+
+// act does what the actions on one job share: id, no query, body, deadline.
+func (s *Server) act(c *gin.Context, do func(context.Context, uuid.UUID, actionBody, jobs.Act) error, known ...string) error {
+	id, err := jobID(c)
+	if err != nil {
+		return err
+	}
+	if err := noQuery(c); err != nil {
+		return err
+	}
+	a, err := s.readAction(c, known...)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(c.Request.Context(), s.config.Deadline)
+	defer cancel()
+	return do(ctx, id, a, jobs.Act{Actor: callOf(c).principal.Name, Reason: a.reason})
+}
+
+func (s *Server) replyJob(c *gin.Context, status int, job *jobs.Job) error {
+	c.Header("ETag", etag(job.Version))
+	return reply(c, status, bodyOf(job, show{}))
+}
+
+func (s *Server) retryJob(c *gin.Context) error {
+	return s.act(c, func(ctx context.Context, id uuid.UUID, a actionBody, act jobs.Act) error {
+		job, err := jobs.RetryJob(ctx, s.config.DB, id, a.delay, act)
+		if err != nil {
+			return err
+		}
+		return s.replyJob(c, http.StatusOK, job)
+	}, "delay")
+}
+
+func (s *Server) runJobNow(c *gin.Context) error {
+	return s.act(c, func(ctx context.Context, id uuid.UUID, _ actionBody, act jobs.Act) error {
+		job, err := jobs.RunJobNow(ctx, s.config.DB, id, act)
+		if err != nil {
+			return err
+		}
+		return s.replyJob(c, http.StatusOK, job)
+	})
+}
+
+// cancelJob is 202 while a worker has still to obey.
+func (s *Server) cancelJob(c *gin.Context) error {
+	return s.act(c, func(ctx context.Context, id uuid.UUID, _ actionBody, act jobs.Act) error {
+		job, requested, err := jobs.CancelJob(ctx, s.config.DB, id, act)
+		if err != nil {
+			return err
+		}
+		if requested {
+			return s.replyJob(c, http.StatusAccepted, job)
+		}
+		return s.replyJob(c, http.StatusOK, job)
+	})
+}
+
+func (s *Server) deleteJob(c *gin.Context) error {
+	return s.act(c, func(ctx context.Context, id uuid.UUID, _ actionBody, act jobs.Act) error {
+		if err := jobs.DeleteJob(ctx, s.config.DB, id, act); err != nil {
+			return err
+		}
+		c.Status(http.StatusNoContent)
+		return nil
+	})
+}

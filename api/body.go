@@ -1,0 +1,80 @@
+package api
+
+import (
+	"io"
+	"mime"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/gin-gonic/gin"
+)
+
+// Limits of a body, enforced while it is read.
+const (
+	maxBody  = 512 << 10
+	maxBatch = 16 << 20
+	// aroundPayload is what the other fields of a job may need when the payload limit is raised.
+	aroundPayload = 256 << 10
+)
+
+func (s *Server) jobBodyLimit() int64 { return int64(max(maxBody, s.config.MaxPayload+aroundPayload)) }
+
+// readBody reads a whole JSON body within its limit, or says why not. It checks what the headers say before it reads a
+// byte: who announces too much is refused before the memory is spent.
+func readBody(c *gin.Context, limit int64) ([]byte, error) {
+	if err := checkMediaType(c.Request.Header); err != nil {
+		return nil, err
+	}
+	return readLimited(c, limit)
+}
+
+// readOptionalBody is readBody for actions that need none; without one it returns nil.
+func readOptionalBody(c *gin.Context, limit int64) ([]byte, error) {
+	if c.Request.ContentLength == 0 {
+		return nil, nil
+	}
+	if c.Request.ContentLength > 0 || c.GetHeader("Content-Type") != "" {
+		return readBody(c, limit)
+	}
+	// Chunks, and nobody said of what: fine if there are none.
+	raw, err := readLimited(c, limit)
+	if err == nil && len(raw) > 0 {
+		return nil, checkMediaType(c.Request.Header)
+	}
+	return nil, err
+}
+
+func readLimited(c *gin.Context, limit int64) ([]byte, error) {
+	r := c.Request
+	if r.ContentLength > limit {
+		c.Writer.Header().Set("Connection", "close") // the rest is not worth reading
+		return nil, bodyTooLarge(limit)
+	}
+	raw, err := io.ReadAll(http.MaxBytesReader(c.Writer, r.Body, limit))
+	if err != nil {
+		c.Writer.Header().Set("Connection", "close")
+		return nil, bodyReadError(err)
+	}
+	// The deadline was for the body. Left standing it would end a long poll: net/http reads on to see a caller leave.
+	_ = http.NewResponseController(c.Writer).SetReadDeadline(time.Time{})
+	return raw, nil
+}
+
+func checkMediaType(header http.Header) error {
+	if len(header.Values("Content-Encoding")) > 0 {
+		return refuse(unsupportedMediaType, "a Content-Encoding is not supported")
+	}
+	types := header.Values("Content-Type")
+	if len(types) != 1 {
+		return refuse(unsupportedMediaType, "a body needs one Content-Type: application/json")
+	}
+	media, params, err := mime.ParseMediaType(types[0])
+	if err != nil || media != "application/json" {
+		return refuse(unsupportedMediaType, "a body needs Content-Type: application/json")
+	}
+	if charset, ok := params["charset"]; ok && !strings.EqualFold(charset, "utf-8") {
+		return refuse(unsupportedMediaType, "JSON is UTF-8")
+	}
+	return nil
+}

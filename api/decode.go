@@ -1,0 +1,315 @@
+package api
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/mini-asynq/mini-asynq/jobs"
+)
+
+// Why not encoding/json into structs: it takes `Queue` for `queue`, the last of two equal fields, and half a surrogate
+// pair for U+FFFD, all in silence. Here a body is looked at as bytes first (UTF-8, depth, syntax; none of them recurses
+// into what was sent), then walked once; each member is taken by its exact name or is a fault with a pointer.
+
+// maxFaults is how many faults an answer lists; the walk ends there.
+const maxFaults = 20
+
+// decoder collects what is wrong with a body: malformed (it cannot be read as documented, 400) and refused (a value
+// that is read and not taken, 422).
+type decoder struct {
+	malformed, refused []fieldError
+}
+
+// value is a part of a valid JSON text, without surrounding blanks.
+type value struct {
+	d       *decoder
+	pointer string
+	raw     []byte
+}
+
+// decodeObject reads a body that is one object. depth is how deep it may nest.
+func decodeObject(raw []byte, depth int, member func(key string, v value) bool) error {
+	if err := checkText(raw, depth); err != nil {
+		return err
+	}
+	d := &decoder{}
+	value{d: d, raw: bytes.TrimSpace(raw)}.object(member)
+	return d.err()
+}
+
+// err is the problem, nil if there is none. Malformed goes first: what cannot be read cannot be judged.
+func (d *decoder) err() error {
+	switch {
+	case len(d.malformed) > 0:
+		return malformedFields(d.malformed)
+	case len(d.refused) > 0:
+		return refusedFields(d.refused)
+	}
+	return nil
+}
+
+// full tells that there is nothing to gain from reading on.
+func (d *decoder) full() bool { return len(d.malformed)+len(d.refused) >= maxFaults }
+
+// checkText looks at the bytes: UTF-8, depth, syntax, one value.
+func checkText(raw []byte, depth int) error {
+	whole := func(code, detail string) error {
+		return malformedFields([]fieldError{{Pointer: "", Code: code, Detail: detail}})
+	}
+	switch {
+	case len(bytes.TrimSpace(raw)) == 0:
+		return whole("empty", "the body is empty")
+	case bytes.HasPrefix(raw, []byte("\xEF\xBB\xBF")):
+		return whole("byte_order_mark", "JSON begins without a byte order mark")
+	case !utf8.Valid(raw):
+		return whole("invalid_utf8", "the body is not valid UTF-8")
+	}
+	if pointer, deep := tooDeep(raw, depth); deep {
+		return refusedFields([]fieldError{{pointer, "too_deep", fmt.Sprintf("nested deeper than %d levels", jobs.MaxDepth)}})
+	}
+	if json.Valid(raw) {
+		return nil
+	}
+	var syntax *json.SyntaxError
+	var scratch json.RawMessage
+	if errors.As(json.Unmarshal(raw, &scratch), &syntax) {
+		return whole("invalid_json", fmt.Sprintf("not one JSON value: the fault is at byte %d", syntax.Offset))
+	}
+	return whole("invalid_json", "not one JSON value")
+}
+
+// tooDeep finds nesting beyond a limit in any text, valid or not, and the field that it is in: of a job, or of a job in
+// a batch.
+func tooDeep(raw []byte, limit int) (pointer string, deep bool) {
+	const told = 3 // /jobs/17/payload
+	var path [told]string
+	var index [told]int
+	var object [told]bool
+	level, lastString := 0, ""
+	for i := 0; i < len(raw); i++ {
+		switch c := raw[i]; c {
+		case '"':
+			end := stringEnd(raw, i)
+			if level >= 1 && level <= told {
+				lastString = string(raw[i+1 : max(i+1, min(end-1, i+1+64))])
+			}
+			i = end - 1
+		case ':':
+			if level >= 1 && level <= told {
+				path[level-1] = escapePointer(jobs.Storable(lastString, 64))
+			}
+		case ',':
+			if level >= 1 && level <= told && !object[level-1] {
+				index[level-1]++
+				path[level-1] = strconv.Itoa(index[level-1])
+			}
+		case '{', '[':
+			level++
+			if level <= told {
+				object[level-1], index[level-1], path[level-1] = c == '{', 0, "0"
+			}
+			if level > limit {
+				switch {
+				case !object[0]:
+					return "", true
+				case path[0] == "jobs":
+					return "/" + strings.Join(path[:], "/"), true
+				}
+				return "/" + path[0], true
+			}
+		case '}', ']':
+			level--
+		}
+	}
+	return "", false
+}
+
+// stringEnd is the index after the string that begins at raw[i].
+func stringEnd(raw []byte, i int) int {
+	for i++; i < len(raw); i++ {
+		switch raw[i] {
+		case '\\':
+			i++
+		case '"':
+			return i + 1
+		}
+	}
+	return len(raw)
+}
+
+// valueEnd is the index after the value that begins at raw[i], in a valid text.
+func valueEnd(raw []byte, i int) int {
+	level := 0
+	for ; i < len(raw); i++ {
+		switch raw[i] {
+		case '"':
+			i = stringEnd(raw, i) - 1
+			if level == 0 {
+				return i + 1
+			}
+		case '{', '[':
+			level++
+		case '}', ']':
+			if level--; level == 0 {
+				return i + 1
+			}
+			if level < 0 {
+				return i // the end of the container around a scalar
+			}
+		case ',', ' ', '\t', '\n', '\r':
+			if level == 0 {
+				return i
+			}
+		}
+	}
+	return len(raw)
+}
+
+func skipBlanks(raw []byte, i int) int {
+	for i < len(raw) && (raw[i] == ' ' || raw[i] == '\t' || raw[i] == '\n' || raw[i] == '\r') {
+		i++
+	}
+	return i
+}
+
+func escapePointer(s string) string { return strings.NewReplacer("~", "~0", "/", "~1").Replace(s) }
+
+func (v value) isNull() bool { return string(v.raw) == "null" }
+
+// malformed notes a fault that makes the body unreadable.
+func (v value) malformed(code, detail string) {
+	v.d.malformed = append(v.d.malformed, fieldError{v.pointer, code, detail})
+}
+
+// refuse notes a value that is readable and not taken.
+func (v value) refuse(code, detail string) {
+	v.d.refused = append(v.d.refused, fieldError{v.pointer, code, detail})
+}
+
+func (v value) wrongType(want string) { v.malformed("wrong_type", "must be "+want) }
+
+// object walks the members. member says false for a name that it does not know.
+func (v value) object(member func(key string, v value) bool) {
+	if v.raw[0] != '{' {
+		v.wrongType("an object")
+		return
+	}
+	var seen keySet
+	for i := skipBlanks(v.raw, 1); v.raw[i] != '}' && !v.d.full(); {
+		keyEnd := stringEnd(v.raw, i)
+		name := value{v.d, v.pointer, v.raw[i:keyEnd]}
+		i = skipBlanks(v.raw, skipBlanks(v.raw, keyEnd)+1)
+		end := valueEnd(v.raw, i)
+		if key, ok := name.textOf(); ok {
+			of := value{v.d, v.pointer + "/" + escapePointer(jobs.Storable(key, 64)), v.raw[i:end]}
+			switch {
+			case !seen.add(key):
+				of.malformed("repeated_field", "the field appears twice")
+			case !member(key, of):
+				of.malformed("unknown_field", "there is no such field")
+			}
+		}
+		if i = skipBlanks(v.raw, end); v.raw[i] == ',' {
+			i = skipBlanks(v.raw, i+1)
+		}
+	}
+}
+
+// keySet tells new names from repeated ones. Bodies have few names; a hostile one must not make that quadratic.
+type keySet struct {
+	few  []string
+	many map[string]struct{}
+}
+
+func (s *keySet) add(key string) bool {
+	if s.many == nil {
+		if slices.Contains(s.few, key) {
+			return false
+		}
+		if s.few = append(s.few, key); len(s.few) > 16 {
+			s.many = make(map[string]struct{}, 2*len(s.few))
+			for _, k := range s.few {
+				s.many[k] = struct{}{}
+			}
+		}
+		return true
+	}
+	_, known := s.many[key]
+	s.many[key] = struct{}{}
+	return !known
+}
+
+// array walks the elements until element says false.
+func (v value) array(element func(n int, v value) bool) {
+	if v.raw[0] != '[' {
+		v.wrongType("an array")
+		return
+	}
+	i := skipBlanks(v.raw, 1)
+	for n := 0; v.raw[i] != ']' && !v.d.full(); n++ {
+		end := valueEnd(v.raw, i)
+		if !element(n, value{v.d, v.pointer + "/" + strconv.Itoa(n), v.raw[i:end]}) {
+			return
+		}
+		if i = skipBlanks(v.raw, end); v.raw[i] == ',' {
+			i = skipBlanks(v.raw, i+1)
+		}
+	}
+}
+
+// text reads a string. ok is false for null, which means not given, and for a fault, which is noted.
+func (v value) text() (s string, ok bool) {
+	switch {
+	case v.isNull():
+		return "", false
+	case v.raw[0] != '"':
+		v.wrongType("a string")
+		return "", false
+	}
+	return v.textOf()
+}
+
+func (v value) textOf() (s string, ok bool) {
+	inner := v.raw[1 : len(v.raw)-1]
+	if bytes.IndexByte(inner, '\\') < 0 {
+		return string(inner), true
+	}
+	if bytes.Contains(inner, []byte(`\u`)) {
+		if code, detail := jobs.CheckJSON(v.raw, math.MaxInt); code != "" {
+			v.refuse(code, detail)
+			return "", false
+		}
+	}
+	if err := json.Unmarshal(v.raw, &s); err != nil {
+		v.malformed("invalid_json", "not a string")
+		return "", false
+	}
+	return s, true
+}
+
+// integer reads a whole number, written as one. One too large for the machine is out of every range.
+func (v value) integer() (n int, ok bool) {
+	if v.isNull() {
+		return 0, false
+	}
+	digits := bytes.TrimPrefix(v.raw, []byte("-"))
+	if len(digits) == 0 || bytes.IndexFunc(digits, func(r rune) bool { return r < '0' || r > '9' }) >= 0 {
+		v.wrongType("a whole number")
+		return 0, false
+	}
+	n, err := strconv.Atoi(string(v.raw))
+	if err != nil {
+		n = math.MaxInt
+		if v.raw[0] == '-' {
+			n = math.MinInt
+		}
+	}
+	return n, true
+}

@@ -1,0 +1,144 @@
+package api
+
+import (
+	"net/http"
+	"slices"
+
+	"github.com/gin-gonic/gin"
+)
+
+// prefix of the interface; the dashboard and the problem pages lie beside it.
+const prefix = "/api/v1"
+
+// route is a line of the policy table.
+type route struct {
+	method string
+	path   string // after the base path; gin's template
+	scope  Scope  // what the caller needs; open: nothing
+	flags  routeFlag
+	handle func(*gin.Context) error
+}
+
+type routeFlag uint8
+
+const (
+	anyHost     routeFlag = 1 << iota // probes name the node as they please
+	asksCaller                        // open, and says more to who may read
+	opensSocket                       // a foreign page must not: held to the rule of writes
+)
+
+// policy is the one table of who may do what: a route that is not in it does not exist. Reading needs read, what
+// programs do its own scope, and everything an operator does lies under /admin/ and needs operate.
+func (s *Server) policy() []route {
+	get, post, del := http.MethodGet, http.MethodPost, http.MethodDelete
+	table := []route{
+		{get, prefix + "/jobs", ScopeRead, 0, s.listJobs},
+		{post, prefix + "/jobs", ScopeEnqueue, 0, s.enqueueJob},
+		{post, prefix + "/jobs/batch", ScopeEnqueue, 0, s.enqueueBatch},
+		{get, prefix + "/jobs/count", ScopeRead, 0, s.countJobs},
+		{get, prefix + "/jobs/:id", ScopeRead, 0, s.getJob},
+		{get, prefix + "/jobs/:id/attempts", ScopeRead, 0, s.jobAttempts},
+		{get, prefix + "/jobs/:id/events", ScopeRead, 0, s.jobEvents},
+		{get, prefix + "/jobs/:id/result", ScopeReadPayload, 0, s.jobResult},
+
+		{post, prefix + "/admin/jobs/:id/retry", ScopeOperate, 0, s.retryJob},
+		{post, prefix + "/admin/jobs/:id/run-now", ScopeOperate, 0, s.runJobNow},
+		{post, prefix + "/admin/jobs/:id/cancel", ScopeOperate, 0, s.cancelJob},
+		{del, prefix + "/admin/jobs/:id", ScopeOperate, 0, s.deleteJob},
+
+		{get, prefix + "/queues", ScopeRead, 0, s.listQueues},
+		{get, prefix + "/queues/:queue", ScopeRead, 0, s.getQueue},
+		{post, prefix + "/admin/queues/:queue/pause", ScopeOperate, 0, s.pauseQueue},
+		{post, prefix + "/admin/queues/:queue/resume", ScopeOperate, 0, s.resumeQueue},
+		{get, prefix + "/stats", ScopeRead, 0, s.stats},
+
+		{get, prefix + "/health", open, anyHost | asksCaller, s.health},
+		{get, prefix + "/health/live", open, anyHost, s.live},
+		{get, prefix + "/health/ready", open, anyHost, s.ready},
+
+		{get, "/problems/:name", open, 0, s.problemPage},
+	}
+	if s.config.Gatherer != nil {
+		table = append(table, route{get, prefix + "/metrics", ScopeRead, 0, s.metricsHandler()})
+	}
+	if s.config.Hub != nil {
+		table = append(table, route{get, prefix + "/ws", ScopeRead, opensSocket, s.socket})
+	}
+	if s.config.Web != nil {
+		web := func(c *gin.Context) error { s.serveWeb(c); return nil }
+		table = append(table, route{get, "/", open, 0, web}, route{get, "/assets/*file", open, 0, web})
+	}
+	return table
+}
+
+// Route is a line of the policy table, as tests and documentation read it.
+type Route struct {
+	Method, Path string
+	Scope        Scope // "": open
+}
+
+// Routes lists the policy table.
+func (s *Server) Routes() []Route {
+	table := s.policy()
+	out := make([]Route, len(table))
+	for i, r := range table {
+		out[i] = Route{r.method, s.config.BasePath + r.path, r.scope}
+	}
+	return out
+}
+
+// exempt tells whether a matched address, as a whole, is one that any Host may name.
+func (s *Server) exempt(template string) bool {
+	return slices.ContainsFunc([]string{"/health", "/health/live", "/health/ready"}, func(path string) bool {
+		return template == s.config.BasePath+prefix+path
+	})
+}
+
+// serve is the way to one handler: draining, caller, scope, handler, answer.
+func (s *Server) serve(r route) gin.HandlerFunc {
+	return func(c *gin.Context) {
+		err := s.admit(c, r)
+		if err == nil {
+			err = r.handle(c)
+		}
+		if err != nil {
+			s.fail(c, err)
+		}
+	}
+}
+
+// admit asks whether the call may go on, and who calls.
+func (s *Server) admit(c *gin.Context, r route) error {
+	if r.method != http.MethodGet && s.isDraining() {
+		return refuse(draining, "this node shuts down")
+	}
+	if r.scope == open && r.flags&asksCaller == 0 {
+		return nil
+	}
+	p, err := s.authenticate(c)
+	if err != nil {
+		return err
+	}
+	callOf(c).principal = p
+	switch {
+	case r.scope == open || p.Allows(r.scope):
+	case p.anonymous:
+		return s.challenge(c)
+	default:
+		return refuse(forbidden, "the credential lacks a scope").with("required_scope", r.scope)
+	}
+	if r.flags&opensSocket != 0 {
+		c.Request = c.Request.WithContext(withPrincipal(c.Request.Context(), p))
+	}
+	return nil
+}
+
+func (s *Server) socket(c *gin.Context) error {
+	s.config.Hub.ServeHTTP(c.Writer, c.Request)
+	return nil
+}
+
+func (s *Server) serveWeb(c *gin.Context) {
+	c.Writer.Header().Del("Cache-Control") // hashed files live for ever, and only the dashboard knows which
+	http.StripPrefix(s.config.BasePath, s.config.Web).ServeHTTP(c.Writer, c.Request)
+}

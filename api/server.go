@@ -1,0 +1,153 @@
+package api
+
+import (
+	"context"
+	"errors"
+	stdlog "log"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+)
+
+// Limits of a connection. A caller who trickles gets this long and no longer; one who stopped reading, too.
+const (
+	headerTimeout = 5 * time.Second
+	bodyTimeout   = 30 * time.Second
+	idleTimeout   = 2 * time.Minute
+	// answerTimeout is the longest wait, and the time to send what came of it.
+	answerTimeout  = maxWait + time.Minute
+	maxHeaderBytes = 32 << 10
+	maxURLBytes    = 8 << 10
+)
+
+// Server is the REST door of one node. Safe for concurrent use.
+type Server struct {
+	config   Config
+	engine   *gin.Engine
+	waiters  *waiters
+	failures *failures
+	admin    credential
+	seconds  *prometheus.HistogramVec // nil: not measured
+
+	drain    sync.Once
+	draining chan struct{} // closed by Drain
+}
+
+// New makes the door. Run must work for long polls to answer early.
+func New(config Config) (*Server, error) {
+	config = config.withDefaults()
+	if err := config.validate(); err != nil {
+		return nil, err
+	}
+	s := &Server{
+		config:   config,
+		waiters:  newWaiters(),
+		failures: newFailures(),
+		admin:    newCredential(config.AdminUser, config.AdminPassword),
+		draining: make(chan struct{}),
+	}
+	if config.Registerer != nil {
+		s.seconds = newRequestSeconds()
+		if err := config.Registerer.Register(s.seconds); err != nil {
+			return nil, errors.Join(errors.New("api: register http_request_seconds"), err)
+		}
+	}
+	gin.SetMode(config.GinMode)
+	s.engine = s.routes()
+	return s, nil
+}
+
+// Run follows the stream for the calls that wait. It returns nil when ctx ends.
+func (s *Server) Run(ctx context.Context) error {
+	s.waiters.follow(ctx, s.config.Stream)
+	return nil
+}
+
+// Drain makes the node say that it goes: parked calls answer at once with what they have, ready is 503, writes are
+// refused. It may be called again.
+func (s *Server) Drain() { s.drain.Do(func() { close(s.draining) }) }
+
+func (s *Server) isDraining() bool {
+	select {
+	case <-s.draining:
+		return true
+	default:
+		return false
+	}
+}
+
+// Handler is the whole door.
+func (s *Server) Handler() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodHead {
+			// A HEAD is the GET whose body net/http does not send.
+			clone := *r
+			clone.Method = http.MethodGet
+			r = &clone
+		}
+		s.engine.ServeHTTP(w, r)
+	})
+}
+
+// HTTPServer is an http.Server with this door and its limits. It has no WriteTimeout, because long polls and sockets
+// live longer than any: each request gets a deadline of its own.
+func (s *Server) HTTPServer() *http.Server {
+	return &http.Server{
+		Handler:           s.Handler(),
+		ReadHeaderTimeout: headerTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+		ErrorLog:          stdlog.New(serverLog{s.config.Log}, "", 0),
+	}
+}
+
+// serverLog takes what net/http says about connections: a stranger's broken request is no fault of ours, and its text
+// may hold what the stranger sent.
+type serverLog struct{ log zerolog.Logger }
+
+func (l serverLog) Write(p []byte) (int, error) {
+	what, _, _ := strings.Cut(string(p), ":")
+	l.log.Debug().Str("what", what).Msg("http connection")
+	return len(p), nil
+}
+
+// routes builds the engine from the policy table.
+func (s *Server) routes() *gin.Engine {
+	e := gin.New()
+	// Never a redirect: gin would answer a POST with 307, and an address has one spelling. Addresses are matched as
+	// they were sent, so that an escaped slash is no separator; parameters are unescaped by param.
+	e.RedirectTrailingSlash, e.RedirectFixedPath = false, false
+	e.HandleMethodNotAllowed = true
+	e.UseEscapedPath, e.UnescapePathValues = true, false
+	e.ForwardedByClientIP = false
+	_ = e.SetTrustedProxies(nil) // nil cannot be wrong
+
+	e.Use(s.begin, s.guard)
+	e.NoRoute(s.noRoute)
+	e.NoMethod(func(c *gin.Context) {
+		s.write(c, refuse(methodNotAllowed, "this address takes "+c.Writer.Header().Get("Allow")))
+	})
+	for _, r := range s.policy() {
+		e.Handle(r.method, s.config.BasePath+r.path, s.serve(r))
+	}
+	return e
+}
+
+// noRoute is the dashboard's for pages, which know their own addresses, and 404 for everything else.
+func (s *Server) noRoute(c *gin.Context) {
+	path := c.Request.URL.Path
+	inside := strings.HasPrefix(path, s.config.BasePath+"/") &&
+		!strings.HasPrefix(path, s.config.BasePath+"/api/") && !strings.HasPrefix(path, s.config.BasePath+"/problems/")
+	if s.config.Web != nil && inside && c.Request.Method == http.MethodGet &&
+		strings.Contains(c.GetHeader("Accept"), "text/html") {
+		c.Status(http.StatusOK) // gin has put 404 there
+		s.serveWeb(c)
+		return
+	}
+	s.write(c, refuse(notFound, "there is nothing at this address"))
+}
