@@ -88,41 +88,48 @@ func checkText(raw []byte, depth int) error {
 // tooDeep finds nesting beyond a limit in any text, valid or not, and the field that it is in: of a job, or of a job in
 // a batch.
 func tooDeep(raw []byte, limit int) (pointer string, deep bool) {
-	const told = 3 // /jobs/17/payload
-	var path [told]string
-	var index [told]int
-	var object [told]bool
-	level, lastString := 0, ""
+	type container struct {
+		object bool
+		index  int
+		member string // the one that is read
+	}
+	outer := make([]container, 3) // as deep as /jobs/17/payload
+	around := func(level int) *container {
+		if level >= 1 && level <= len(outer) {
+			return &outer[level-1]
+		}
+		return &container{}
+	}
+	level, text := 0, ""
 	for i := 0; i < len(raw); i++ {
-		switch c := raw[i]; c {
+		in := around(level)
+		switch raw[i] {
 		case '"':
 			end := stringEnd(raw, i)
-			if level >= 1 && level <= told {
-				lastString = string(raw[i+1 : max(i+1, min(end-1, i+1+64))])
+			if level <= len(outer) {
+				text = string(raw[i+1 : max(i+1, min(end-1, i+1+64))])
 			}
 			i = end - 1
 		case ':':
-			if level >= 1 && level <= told {
-				path[level-1] = escapePointer(jobs.Storable(lastString, 64))
-			}
+			in.member = escapePointer(jobs.Storable(text, 64))
 		case ',':
-			if level >= 1 && level <= told && !object[level-1] {
-				index[level-1]++
-				path[level-1] = strconv.Itoa(index[level-1])
+			if in.index++; !in.object {
+				in.member = strconv.Itoa(in.index)
 			}
 		case '{', '[':
 			level++
-			if level <= told {
-				object[level-1], index[level-1], path[level-1] = c == '{', 0, "0"
+			if level <= len(outer) {
+				*around(level) = container{object: raw[i] == '{', member: "0"}
 			}
 			if level > limit {
-				switch {
-				case !object[0]:
+				switch first := outer[0]; {
+				case !first.object:
 					return "", true
-				case path[0] == "jobs":
-					return "/" + strings.Join(path[:], "/"), true
+				case first.member == "jobs":
+					return "/jobs/" + outer[1].member + "/" + outer[2].member, true
+				default:
+					return "/" + first.member, true
 				}
-				return "/" + path[0], true
 			}
 		case '}', ']':
 			level--

@@ -19,7 +19,7 @@ func parseDuration(s string) (time.Duration, error) {
 	if rest == "" || len(rest) > 64 {
 		return 0, errDuration
 	}
-	var sum time.Duration
+	var sum int64 // nanoseconds
 	for rest != "" {
 		number := strings.IndexFunc(rest, func(r rune) bool { return r != '.' && (r < '0' || r > '9') })
 		if number <= 0 {
@@ -29,21 +29,21 @@ func parseDuration(s string) (time.Duration, error) {
 		if unit < 0 {
 			unit = len(rest) - number
 		}
-		part, factor := rest[:number+unit], time.Duration(1)
+		part, factor := rest[:number+unit], int64(1)
 		if days, ok := strings.CutSuffix(part, "d"); ok {
 			part, factor = days+"h", 24
 		}
 		span, err := time.ParseDuration(part)
-		if err != nil || span > math.MaxInt64/factor || sum > math.MaxInt64-span*factor {
+		if err != nil || int64(span) > math.MaxInt64/factor || sum > math.MaxInt64-int64(span)*factor {
 			return 0, errDuration
 		}
-		sum += span * factor
+		sum += int64(span) * factor
 		rest = rest[number+unit:]
 	}
 	if negative {
 		sum = -sum
 	}
-	return sum, nil
+	return time.Duration(sum), nil
 }
 
 // formatDuration writes what parseDuration reads, in the fewest units: 7d, 1h30m, 250ms.

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/mini-asynq/mini-asynq/api"
+	"github.com/mini-asynq/mini-asynq/internal/pgtest"
 	"github.com/mini-asynq/mini-asynq/jobs"
 )
 
@@ -249,6 +250,32 @@ func TestQueuesPauseAndResume(t *testing.T) {
 	d.post("/admin/queues/mail/pause", `{"until":"2100-01-01T00:00:00Z","for":"1h"}`, asAdmin).
 		problem(http.StatusUnprocessableEntity, "validation-failed")
 	d.get("/queues/a%20b").problem(http.StatusBadRequest, "invalid-parameter")
+}
+
+func TestQueueNumbersComeFromTheStream(t *testing.T) {
+	t.Parallel()
+	d := setup(t)
+	d.enqueue(`{"queue":"numbers"}`)
+	d.enqueue(`{"queue":"numbers"}`)
+	d.running("numbers")
+	d.dead("other")
+	pgtest.Eventually(t, 20*time.Second, "the numbers are right", func() bool {
+		a := d.get("/queues/numbers")
+		if a.status != http.StatusOK { // the queue has neither a row nor numbers yet
+			return false
+		}
+		counts := a.object()["counts"].(map[string]any)
+		return counts["pending"] == json.Number("2") && counts["running"] == json.Number("1") && counts["dead"] == json.Number("0")
+	})
+	counts := d.get("/queues").is(http.StatusOK).data()[1].(map[string]any)["counts"].(map[string]any)
+	require.NotContains(t, counts, "completed")
+	points := d.get("/stats?queue=numbers&window=1m&step=5s").is(http.StatusOK).object()["points"].([]any)
+	require.NotEmpty(t, points)
+	enqueued := 0
+	for _, p := range points {
+		enqueued += int(must(p.(map[string]any)["enqueued"].(json.Number).Int64()))
+	}
+	require.Equal(t, 3, enqueued)
 }
 
 func TestUnconfirmedPauseSaysThatItIsStored(t *testing.T) {

@@ -69,7 +69,7 @@ func (f *failures) blocked(keys []failureKey) time.Duration {
 func (f *failures) add(keys []failureKey) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	now := time.Now()
+	now := time.Now() // monotonic
 	for _, key := range keys {
 		count := f.counts[key]
 		if count.n == 0 || now.Sub(count.since) >= failureWindow {

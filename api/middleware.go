@@ -63,7 +63,7 @@ func requestID(r *http.Request) string {
 // begin stands around everything: it names the request, sets its time limits, and is the one place that recovers, logs
 // and measures.
 func (s *Server) begin(c *gin.Context) {
-	started := time.Now()
+	started := time.Now() // monotonic
 	known := &call{id: requestID(c.Request)}
 	known.address, known.forwarded, known.local = s.whence(c.Request)
 	c.Set(callKey, known)

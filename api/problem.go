@@ -218,9 +218,7 @@ func (s *Server) Refuse(w http.ResponseWriter, r *http.Request, name, detail str
 		kind = internal
 	}
 	p := refuse(kind, detail)
-	for key, value := range extra {
-		p.with(key, value)
-	}
+	p.extra = extra
 	writeProblem(w, r, s.config.BasePath, requestIDFrom(r.Context()), p)
 }
 

@@ -81,9 +81,13 @@ func setupOn(t testing.TB, dsn string, change ...func(*api.Config)) *door {
 		Connect: connect, DB: pool, Missed: d.stream.Missed,
 		Heard: func(n events.Note) { pacer.Hear(n); d.stream.Heard(n) },
 	})
+	overview := events.NewOverview(events.OverviewConfig{DB: pool, Stream: d.stream, NewQueues: func(names []string) {
+		_ = jobs.AddQueues(ctx, pool, names) // offered again if it fails
+	}})
+	d.stream.Tap(overview.Fold)
 	inserter := jobs.NewInserter(pool, jobs.InserterConfig{Stored: func([]jobs.Enqueued) { pacer.Wake() }})
 	config := api.Config{
-		DB: pool, Inserter: inserter, Stream: d.stream, Log: zerolog.New(d.log).Level(zerolog.DebugLevel),
+		DB: pool, Inserter: inserter, Stream: d.stream, Overview: overview, Log: zerolog.New(d.log).Level(zerolog.DebugLevel),
 		BindIsLoopback: true, AdminPassword: password, Node: "test-node", Version: "v0", GinMode: "test",
 	}
 	for _, fn := range change {
@@ -93,7 +97,8 @@ func setupOn(t testing.TB, dsn string, change ...func(*api.Config)) *door {
 	require.NoError(t, err)
 
 	var running sync.WaitGroup
-	for _, run := range []func(context.Context) error{d.stream.Run, pacer.Run, listener.Run, inserter.Run, d.server.Run} {
+	services := []func(context.Context) error{d.stream.Run, pacer.Run, listener.Run, inserter.Run, overview.Run, d.server.Run}
+	for _, run := range services {
 		running.Go(func() { _ = run(ctx) })
 	}
 	line, err := net.Listen("tcp", "127.0.0.1:0")
