@@ -53,9 +53,10 @@ func (d *decoder) event(v [][]byte) (e *Event, tick int64, err error) {
 		TotalMS:  int8OrNil(v[19]),
 		Cause:    string(v[20]),
 		Reason:   string(v[21]),
-		Source:   d.name(v[22]),
-		Error:    jsonb(v[24]),
-		Data:     jsonb(v[25]),
+		Comment:  string(v[22]),
+		Source:   d.name(v[23]),
+		Error:    jsonb(v[25]),
+		Data:     jsonb(v[26]),
 	}
 	if v[3] != nil {
 		if copy(e.JobID[:], v[3]) != 16 || len(v[4]) != 8 {
