@@ -155,11 +155,13 @@ func fieldErrors(err *jobs.ValidationError, prefix string) []fieldError {
 
 // fail writes an error as its problem, and logs what only a person can mend.
 func (s *Server) fail(c *gin.Context, err error) {
-	switch gone := c.Request.Context().Err(); {
-	case c.Writer.Written():
+	if c.Writer.Written() {
 		return // too late: the answer has begun
-	case gone != nil && !errors.Is(err, jobs.ErrCommitUnknown):
-		// Nobody reads it, and a deadline that the caller's leaving caused is nobody's fault.
+	}
+	var known *problem
+	if !errors.As(err, &known) && !errors.Is(err, jobs.ErrCommitUnknown) && c.Request.Context().Err() != nil {
+		// Nobody reads it, and what the caller's leaving broke is nobody's fault. (A body that came too slowly ends the
+		// context as well; that refusal is a problem of ours, and is read.)
 		c.Status(statusClientGone)
 		c.Abort()
 		return

@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/mini-asynq/mini-asynq/api"
+	"github.com/mini-asynq/mini-asynq/internal/pgtest"
 	"github.com/mini-asynq/mini-asynq/jobs"
 )
 
@@ -136,6 +137,51 @@ func TestU2TricklersAreCutOff(t *testing.T) {
 	require.Less(t, time.Since(started), 10*time.Second)
 }
 
+func TestU2TricklingBodyIsCutOff(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("takes the 30 s that a body may take")
+	}
+	d := setup(t)
+	conn, err := net.Dial("tcp", strings.TrimPrefix(d.url, "http://"))
+	require.NoError(t, err)
+	before := d.rows()
+	_, err = conn.Write([]byte("POST /api/v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n"))
+	require.NoError(t, err)
+	started := time.Now()
+	go func() { // ends when the server closes, at the latest when the test does
+		tick := time.NewTicker(time.Second)
+		defer tick.Stop()
+		for range tick.C {
+			if _, err := conn.Write([]byte("{")); err != nil {
+				return
+			}
+		}
+	}()
+	defer func() { _ = conn.Close() }()
+	require.NoError(t, conn.SetReadDeadline(time.Now().Add(45*time.Second)))
+	raw, _ := io.ReadAll(conn) // a reset is an end too
+	require.Contains(t, string(raw), "malformed_request")
+	require.InDelta(t, 30, time.Since(started).Seconds(), 8)
+	require.Equal(t, before, d.rows())
+}
+
+func TestU2CallerGoneInMidRequestLeavesNothing(t *testing.T) {
+	t.Parallel()
+	d := setup(t)
+	before := d.rows()
+	conn, err := net.Dial("tcp", strings.TrimPrefix(d.url, "http://"))
+	require.NoError(t, err)
+	_, err = conn.Write([]byte("POST /api/v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n" +
+		"X-Request-Id: gone\r\nContent-Length: 1000\r\n\r\n{\"queue\":"))
+	require.NoError(t, err)
+	require.NoError(t, conn.Close())
+	pgtest.Eventually(t, 10*time.Second, "the request has ended", func() bool {
+		return strings.Contains(d.log.String(), `"request_id":"gone"`)
+	})
+	require.Equal(t, before, d.rows())
+}
+
 // brokenDB is a database that answers nothing.
 type brokenDB struct {
 	jobs.DB
@@ -185,6 +231,32 @@ func TestU1DatabaseTroubleIs503(t *testing.T) {
 			a.is(http.StatusServiceUnavailable)
 		})
 	}
+}
+
+func TestU1PoolUsedUp(t *testing.T) {
+	t.Parallel()
+	d := setup(t, func(c *api.Config) { c.Deadline = 200 * time.Millisecond })
+	id := d.enqueue(`{}`)
+	for range d.pool.Config().MaxConns {
+		conn := must(d.pool.Acquire(t.Context()))
+		defer conn.Release()
+	}
+	for _, path := range []string{"/jobs/" + id, "/jobs", "/jobs/count", "/queues"} {
+		a := d.get(path)
+		a.problem(http.StatusServiceUnavailable, "unavailable")
+		require.Equal(t, "1", a.header.Get("Retry-After"))
+	}
+}
+
+func TestListThatTakesTooLongIsTooBroad(t *testing.T) {
+	t.Parallel()
+	d := setup(t)
+	tx := must(d.pool.Begin(t.Context()))
+	must(tx.Exec(t.Context(), `LOCK TABLE mini_asynq.jobs_finished IN ACCESS EXCLUSIVE MODE`))
+	body := d.get("/jobs?status=dead").problem(http.StatusUnprocessableEntity, "query-too-broad")
+	require.NotEmpty(t, body["hint"])
+	require.NoError(t, tx.Rollback(t.Context()))
+	d.get("/jobs?status=dead").is(http.StatusOK)
 }
 
 func TestU1LostCommitIsUnknownNotFailed(t *testing.T) {
