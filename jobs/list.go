@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // Get returns a job with payload and result, live or finished, or ErrNotFound.
@@ -171,7 +172,7 @@ func List(ctx context.Context, db DB, f Filter, p Page) (page []*Job, next strin
 		page, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (*Job, error) { return scanJob(row) })
 	}
 	if err != nil {
-		return nil, "", listError(ctx, "list jobs", err)
+		return nil, "", listError("list jobs", err)
 	}
 	if len(page) > p.Limit {
 		page = page[:p.Limit]
@@ -191,13 +192,16 @@ func Count(ctx context.Context, db DB, f Filter) (n int, capped bool, err error)
 	err = db.QueryRow(ctx, `SELECT count(*) FROM (SELECT FROM mini_asynq.all_jobs`+q.clause()+
 		` LIMIT `+strconv.Itoa(MaxCount+1)+`) found`, q.args...).Scan(&n)
 	if err != nil {
-		return 0, false, listError(ctx, "count jobs", err)
+		return 0, false, listError("count jobs", err)
 	}
 	return min(n, MaxCount), n > MaxCount, nil
 }
 
-func listError(ctx context.Context, what string, err error) error {
-	if errors.Is(ctx.Err(), context.DeadlineExceeded) || sqlState(err) == stateQueryCancelled {
+// listError tells a query that took too long from one that never began, because no connection was free or could be made:
+// only the first is for the caller to mend.
+func listError(what string, err error) error {
+	var connect *pgconn.ConnectError
+	if sqlState(err) == stateQueryCancelled || pgconn.Timeout(err) && !errors.As(err, &connect) {
 		return ErrTooBroad
 	}
 	return fmt.Errorf("%s: %w", what, err)
