@@ -124,6 +124,20 @@ func requireEnds(t *testing.T, pid int) {
 		"a process gives no sign of its end to those who are not its parent")
 }
 
+// awaitPID waits for a script to write its process id.
+func awaitPID(t *testing.T, path string) (pid int) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return false
+		}
+		_, err = fmt.Sscan(string(text), &pid)
+		return err == nil
+	}, patience, 10*time.Millisecond, "a script can only say it with a file")
+	return pid
+}
+
 // process is the test binary run again as a server of its own.
 type process struct {
 	cmd   *exec.Cmd

@@ -2,6 +2,7 @@ package pgembed
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net"
@@ -93,7 +94,7 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 
 func start(ctx context.Context, cfg Config) (*Server, error) {
 	h, err := openHome(cfg.DataDir, cfg.accounts)
-	if err != nil {
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
 	// Before the lock, as it may download for minutes.
@@ -105,13 +106,23 @@ func start(ctx context.Context, cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{cfg: cfg, home: h, bin: bin}
+	s := &Server{cfg: cfg, bin: bin}
 
 	ctx, cancel := context.WithTimeoutCause(ctx, cfg.StartTimeout, fmt.Errorf("not up within %s", cfg.StartTimeout))
 	defer cancel()
-	starting, err := h.lockStart(ctx)
-	if err != nil {
-		return nil, err
+	var starting *flock
+	for {
+		// Made again, as Remove may have deleted the folder since, and may do so
+		// once more before we have the lock.
+		if s.home, err = openHome(cfg.DataDir, cfg.accounts); err == nil {
+			starting, err = s.home.lockStart(ctx)
+		}
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, os.ErrNotExist) || ctx.Err() != nil {
+			return nil, err
+		}
 	}
 	defer starting.release()
 	alone, err := s.enter()
@@ -599,7 +610,8 @@ func Remove(ctx context.Context, cfg Config) error {
 	if _, err := os.Lstat(cfg.DataDir); errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
-	if err := remove(ctx, cfg); err != nil {
+	// ErrNotExist: a twin of ours was faster.
+	if err := remove(ctx, cfg); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("remove private PostgreSQL in %s: %w", cfg.DataDir, err)
 	}
 	return nil
@@ -641,8 +653,21 @@ func remove(ctx context.Context, cfg Config) error {
 		}
 	}
 	h.dropSocketDir()
-	if err := os.RemoveAll(cfg.DataDir); err != nil {
-		return fmt.Errorf("delete folder: %w", err)
+	// Aside first: a folder half deleted has lost its lock, perhaps, but not its
+	// data, and a Start would take it for damaged. What a killed Remove left
+	// aside goes as well.
+	aside := cfg.DataDir + ".removed-"
+	if err := os.Rename(cfg.DataDir, aside+rand.Text()); err != nil {
+		return fmt.Errorf("move folder aside: %w", err)
+	}
+	old, err := filepath.Glob(aside + "*")
+	if err != nil {
+		return fmt.Errorf("look for removed folders: %w", err)
+	}
+	for _, dir := range old {
+		if err := os.RemoveAll(dir); err != nil && !errors.Is(err, unix.ENOTEMPTY) { // a twin deletes it too
+			return fmt.Errorf("delete folder: %w", err)
+		}
 	}
 	return nil
 }

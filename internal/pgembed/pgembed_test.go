@@ -2,6 +2,7 @@ package pgembed_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -184,17 +185,16 @@ func TestKilledInitdbIsRedone(t *testing.T) {
 	require.NoError(t, os.Chmod(marker, 0o777))
 	bin := fakePrograms(t, "15", `for a; do case $a in --pgdata=*) d=${a#--pgdata=};; esac; done
 echo 15 > "$d/PG_VERSION"
-touch `+marker+`/done
+echo $$ > `+marker+`/new; mv `+marker+`/new `+marker+`/pid
 exec sleep 600`)
 	killed := startProcess(t, dir, "PGEMBED_TEST_BIN="+bin)
-	require.Eventually(t, func() bool {
-		_, err := os.Stat(filepath.Join(marker, "done"))
-		return err == nil
-	}, patience, 10*time.Millisecond, "the script can only say it with a file")
+	initdb := awaitPID(t, filepath.Join(marker, "pid"))
 	killed.kill()
 	half, err := filepath.Glob(filepath.Join(dir, "init-*"))
 	require.NoError(t, err)
 	require.NotEmpty(t, half)
+	require.True(t, running(initdb), "a killed server does not take initdb along")
+	t.Cleanup(func() { _ = syscall.Kill(initdb, syscall.SIGKILL) })
 
 	s := start(t, testConfig(dir, pgembed.Socket))
 	require.Equal(t, pgembed.Started, s.Origin())
@@ -210,7 +210,7 @@ func TestEndedContextStopsInitdb(t *testing.T) {
 	require.NoError(t, os.Mkdir(marker, 0o777))
 	require.NoError(t, os.Chmod(marker, 0o777))
 	cfg := testConfig(newDir(t), pgembed.Socket)
-	cfg.BinDir = fakePrograms(t, "15", "sleep 600 & echo $! > "+marker+"/pid.new; mv "+marker+"/pid.new "+marker+"/pid; wait")
+	cfg.BinDir = fakePrograms(t, "15", "sleep 600 & echo $! > "+marker+"/new; mv "+marker+"/new "+marker+"/pid; wait")
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	failed := make(chan error, 1)
@@ -218,15 +218,7 @@ func TestEndedContextStopsInitdb(t *testing.T) {
 		_, err := pgembed.Start(ctx, cfg)
 		failed <- err
 	}()
-	var pid int
-	require.Eventually(t, func() bool {
-		text, err := os.ReadFile(filepath.Join(marker, "pid"))
-		if err != nil {
-			return false
-		}
-		_, err = fmt.Sscan(string(text), &pid)
-		return err == nil
-	}, patience, 10*time.Millisecond, "the script can only say it with a file")
+	pid := awaitPID(t, filepath.Join(marker, "pid"))
 	cancel()
 	require.ErrorIs(t, <-failed, context.Canceled)
 	requireEnds(t, pid)
@@ -429,6 +421,40 @@ func TestRemoveStopsWhatAKilledProcessLeft(t *testing.T) {
 	killed.kill()
 	require.NoError(t, pgembed.Remove(t.Context(), testConfig(dir, pgembed.Socket)))
 	requireEnds(t, pid)
+}
+
+func TestRemoveAndStartAtOnceDoNotBreakEachOther(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig(newDir(t), pgembed.Socket)
+	var wg sync.WaitGroup
+	started := make(chan struct{})
+	wg.Go(func() {
+		defer close(started)
+		for range 3 {
+			s, err := pgembed.Start(t.Context(), cfg)
+			if err != nil {
+				t.Errorf("start: %v", err)
+				return
+			}
+			if err := s.StopBy(t.Context(), pgembed.Immediate); err != nil {
+				t.Errorf("stop: %v", err)
+			}
+		}
+	})
+	wg.Go(func() {
+		for {
+			select {
+			case <-started:
+				return
+			default:
+			}
+			if err := pgembed.Remove(t.Context(), cfg); err != nil && !errors.Is(err, pgembed.ErrInUse) {
+				t.Errorf("remove: %v", err)
+				return
+			}
+		}
+	})
+	wg.Wait()
 }
 
 func TestConfigNamesAllFaults(t *testing.T) {
