@@ -93,15 +93,26 @@ func (l *leases) look() {
 	}
 }
 
-// run extends until ctx ends. While nothing runs it sleeps.
+// run extends until ctx ends. While nothing runs it sleeps. An extension is under way beside the loop: one that hangs
+// must not keep the loop from stopping the attempts whose lease is about to end.
 func (l *leases) run(ctx context.Context) {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
+	var extending sync.WaitGroup
+	defer extending.Wait()
+	busy := make(chan struct{}, 1) // capacity 1: a token for the one extension under way
 	for {
 		due, next := l.due(time.Now())
 		if len(due) > 0 {
-			l.extend(ctx, due)
-			_, next = l.due(time.Now())
+			select {
+			case busy <- struct{}{}:
+				// Ends with its call, which has a deadline; run waits for it.
+				extending.Go(func() {
+					l.extend(ctx, due)
+					<-busy
+				})
+			default:
+			}
 		}
 		timer.Reset(next)
 		select {
@@ -130,7 +141,7 @@ func (l *leases) due(now time.Time) (due []*Work, next time.Duration) {
 			next = min(next, third)
 		case all || age >= third:
 			due = append(due, w)
-			next = min(next, third/4, fence-age)
+			next = min(next, third/2, fence-age)
 		default:
 			next = min(next, third-age)
 		}

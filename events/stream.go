@@ -21,6 +21,10 @@ type StreamConfig struct {
 	// or wakes from the stream. They see all events after Head at the start. They must not block.
 	Taps []func([]*Event)
 
+	// Began is called when the stream takes up a position without having told what came before it: at the start, and in
+	// a new epoch. Whoever is woken by a tap must look at everything then. It must not block.
+	Began func()
+
 	Ring     int           // events in memory; 0 is 16384
 	Sweep    time.Duration // look at the ticks without being told; 0 is 30 s, negative: never (tests)
 	Deadline time.Duration // of one page; 0 is 30 s
@@ -36,6 +40,9 @@ func (c StreamConfig) withDefaults() StreamConfig {
 	}
 	if c.Deadline == 0 {
 		c.Deadline = 30 * time.Second
+	}
+	if c.Began == nil {
+		c.Began = func() {}
 	}
 	return c
 }
@@ -325,6 +332,7 @@ func (s *Stream) lookAtEpoch(ctx context.Context) error {
 		return nil
 	}
 	s.ring.reset(epoch.Head)
+	s.config.Began()
 	select {
 	case <-s.ready:
 		s.config.Log.Warn().Int64("epoch", epoch.Number).Msg("the stream has a new epoch")

@@ -54,14 +54,14 @@ func TestEnqueueStoresWhatWasGiven(t *testing.T) {
 func TestEnqueueDefaultsComeFromSettings(t *testing.T) {
 	f := setup(t)
 	require.Equal(t, 3, f.get(f.enqueue(jobs.Params{Queue: "q"})[0].ID).MaxRetries)
-	_, err := jobs.Publish(t.Context(), f, jobs.Settings{MaxRetries: 9, MaxPayload: 100, IdempotencyTTL: time.Hour})
+	_, err := jobs.Publish(t.Context(), f, jobs.Settings{MaxRetries: jobs.Retries(9), MaxPayload: 100, IdempotencyTTL: time.Hour})
 	require.NoError(t, err)
 	j := f.get(f.enqueue(jobs.Params{})[0].ID)
 	require.Equal(t, 9, j.MaxRetries)
 	require.Equal(t, "default", j.Queue)
 	require.Equal(t, "default", j.Kind)
 	require.JSONEq(t, `{}`, string(j.Payload))
-	differed, err := jobs.Publish(t.Context(), f, jobs.Settings{MaxRetries: 1, MaxPayload: 100, IdempotencyTTL: time.Hour})
+	differed, err := jobs.Publish(t.Context(), f, jobs.Settings{MaxRetries: jobs.Retries(1), MaxPayload: 100, IdempotencyTTL: time.Hour})
 	require.NoError(t, err)
 	require.Len(t, differed, 1)
 	require.Equal(t, "max_retries", differed[0].Name)
@@ -293,7 +293,7 @@ func TestInserterSharesCommitsAndIsolatesErrors(t *testing.T) {
 // TestSQLDoorChecksLikeTheOthers covers mini_asynq.enqueue.
 func TestSQLDoorChecksLikeTheOthers(t *testing.T) {
 	f := setup(t)
-	_, err := jobs.Publish(t.Context(), f, jobs.Settings{MaxRetries: 5, MaxPayload: 1000, IdempotencyTTL: time.Hour})
+	_, err := jobs.Publish(t.Context(), f, jobs.Settings{MaxRetries: jobs.Retries(5), MaxPayload: 1000, IdempotencyTTL: time.Hour})
 	require.NoError(t, err)
 	var id string
 	require.NoError(t, f.QueryRow(t.Context(), `SELECT mini_asynq.enqueue('mail', '{"a":1}', 'email.send',

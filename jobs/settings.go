@@ -12,7 +12,7 @@ import (
 
 // Settings are the defaults that every door applies, also the SQL function: a server publishes its own.
 type Settings struct {
-	MaxRetries     int           // of a job that names none
+	MaxRetries     *int          // of a job that names none; nil is 3
 	MaxPayload     int           // bytes
 	IdempotencyTTL time.Duration // of a key
 }
@@ -26,8 +26,12 @@ type Setting struct {
 // Publish stores the settings for the SQL door and returns those that another node had published with another value:
 // nodes that differ should say so. The last one to start wins.
 func Publish(ctx context.Context, db DB, s Settings) (differed []Setting, err error) {
+	retries := defaultRetries
+	if s.MaxRetries != nil {
+		retries = *s.MaxRetries
+	}
 	values := map[string]any{
-		"max_retries":             s.MaxRetries,
+		"max_retries":             retries,
 		"max_payload_bytes":       s.MaxPayload,
 		"idempotency_ttl_seconds": s.IdempotencyTTL.Seconds(),
 	}

@@ -234,6 +234,7 @@ func (e *Engine) wire() (err error) {
 	}
 	e.Stream = events.NewStream(events.StreamConfig{
 		DB: e.keeper, Sweep: sweep, Log: component("tailer"), Taps: []func([]*events.Event){e.follow},
+		Began: e.Dispatcher.Missed,
 	})
 	e.Listener = events.NewListener(events.ListenerConfig{
 		Connect: e.connectDirect, DB: e.keeper, Log: component("listener"),

@@ -118,7 +118,7 @@ func appConfig(env Environment, logTo io.Writer) (app.Config, error) {
 		KeepDead:   span("MINIASYNQ_RETAIN_DEAD", env.RetainDead, time.Hour, 3650*24*time.Hour),
 		KeepEvents: span("MINIASYNQ_RETAIN_EVENTS", env.RetainEvents, time.Hour, 3650*24*time.Hour),
 		Settings: jobs.Settings{
-			MaxRetries: env.MaxRetryAttempts, MaxPayload: int(env.MaxPayload),
+			MaxRetries: jobs.Retries(env.MaxRetryAttempts), MaxPayload: int(env.MaxPayload),
 			IdempotencyTTL: span("MINIASYNQ_IDEMPOTENCY_TTL", env.IdempotencyTTL, time.Minute, 365*24*time.Hour),
 		},
 		MaxSockets: env.MaxSockets, MaxSocketsEach: env.MaxSocketsEach,
