@@ -1,0 +1,167 @@
+package hub
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+
+	"github.com/mini-asynq/mini-asynq/events"
+)
+
+// PrincipalFunc says who calls. An unlimited caller does not count against MaxSocketsPerPrincipal.
+type PrincipalFunc func(*http.Request) (name string, unlimited bool)
+
+// ProblemFunc answers a request with a problem of INTERFACES.md section 4, by its name. detail is made here and holds no
+// secret; extra are further members.
+type ProblemFunc func(w http.ResponseWriter, r *http.Request, name, detail string, extra map[string]any)
+
+// Config says how the hub serves sockets. Zero values mean the defaults.
+type Config struct {
+	Stream    *events.Stream // Required.
+	Principal PrincipalFunc  // nil: everybody is "anonymous"
+	Problem   ProblemFunc    // nil: a plain problem body
+
+	// AllowedHosts are hosts, "name" or "name:port", whose pages may open a socket, beside the host that was called.
+	AllowedHosts []string
+	// Scheme tells how the caller reached this server, http or https; nil: by whether the connection is TLS.
+	Scheme func(*http.Request) string
+
+	MaxSockets             int // of this node; 0 is 10000
+	MaxSocketsPerPrincipal int // 0 is 100
+
+	SlowAfter     time.Duration // a write is blocked for so long: cut off; 0 is 10 s
+	SlowLinger    time.Duration // how long the cut-off client may take to read why; 0 is 10 s
+	PingEvery     time.Duration // 0 is 25 s
+	PongWithin    time.Duration // 0 is 10 s
+	CloseWithin   time.Duration // for the client's half of a goodbye; 0 is 1 s
+	MaxMessage    int64         // bytes of an incoming message; 0 is 16 KiB
+	MaxMessages   int           // incoming frames a second; 0 is 50
+	HistoryReads  int           // histories read at once, by all clients; 0 is 2
+	SendBuffer    int           // bytes of the socket's send buffer; 0 is 256 KiB
+	BatchEvents   int           // events of one read; 0 is 256
+	BatchBytes    int           // bytes of one write, about; 0 is 64 KiB
+	GatherPerWake time.Duration // pause of the fan per client that it woke, 50 ms at most; 0 is 10 us, negative: none
+
+	Registerer prometheus.Registerer // nil: not measured
+	Log        zerolog.Logger
+}
+
+func (c Config) withDefaults() Config {
+	if c.Principal == nil {
+		c.Principal = func(*http.Request) (string, bool) { return "anonymous", false }
+	}
+	if c.Problem == nil {
+		c.Problem = plainProblem
+	}
+	if c.Scheme == nil {
+		c.Scheme = func(r *http.Request) string {
+			if r.TLS != nil {
+				return "https"
+			}
+			return "http"
+		}
+	}
+	c.MaxSockets = cmp.Or(c.MaxSockets, 10_000)
+	c.MaxSocketsPerPrincipal = cmp.Or(c.MaxSocketsPerPrincipal, 100)
+	c.SlowAfter = cmp.Or(c.SlowAfter, 10*time.Second)
+	c.SlowLinger = cmp.Or(c.SlowLinger, 10*time.Second)
+	c.PingEvery = cmp.Or(c.PingEvery, 25*time.Second)
+	c.PongWithin = cmp.Or(c.PongWithin, 10*time.Second)
+	c.CloseWithin = cmp.Or(c.CloseWithin, time.Second)
+	c.MaxMessage = cmp.Or(c.MaxMessage, 16<<10)
+	c.MaxMessages = cmp.Or(c.MaxMessages, 50)
+	c.HistoryReads = cmp.Or(c.HistoryReads, 2)
+	c.SendBuffer = cmp.Or(c.SendBuffer, 256<<10)
+	c.BatchEvents = cmp.Or(c.BatchEvents, 256)
+	c.BatchBytes = cmp.Or(c.BatchBytes, 64<<10)
+	c.GatherPerWake = cmp.Or(c.GatherPerWake, 10*time.Microsecond)
+	return c
+}
+
+// validate names all faults at once.
+func (c Config) validate() error {
+	var faults []error
+	refuse := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
+	if c.Stream == nil {
+		refuse("Stream is required")
+	}
+	for _, host := range c.AllowedHosts {
+		if host == "" || strings.ContainsAny(host, "/ *@") {
+			refuse("allowed host %q: a name, or a name and a port", host)
+		}
+	}
+	for name, n := range map[string]int{
+		"MaxSockets": c.MaxSockets, "MaxSocketsPerPrincipal": c.MaxSocketsPerPrincipal, "MaxMessages": c.MaxMessages,
+		"HistoryReads": c.HistoryReads, "SendBuffer": c.SendBuffer, "BatchEvents": c.BatchEvents, "BatchBytes": c.BatchBytes,
+	} {
+		if n < 1 {
+			refuse("%s %d: at least 1", name, n)
+		}
+	}
+	for name, d := range map[string]time.Duration{
+		"SlowAfter": c.SlowAfter, "SlowLinger": c.SlowLinger, "PingEvery": c.PingEvery, "PongWithin": c.PongWithin,
+		"CloseWithin": c.CloseWithin,
+	} {
+		if d < time.Millisecond {
+			refuse("%s %s: at least 1ms", name, d)
+		}
+	}
+	if len(faults) > 0 {
+		return fmt.Errorf("hub: %w", errors.Join(faults...))
+	}
+	return nil
+}
+
+// Problems that the hub answers with before an upgrade, and their status.
+const (
+	problemParameter  = "invalid-parameter"
+	problemCursor     = "cursor-invalid"
+	problemOrigin     = "cross-origin"
+	problemMethod     = "method-not-allowed"
+	problemEpoch      = "epoch-changed"
+	problemExpired    = "cursor-expired"
+	problemUpgrade    = "upgrade-required"
+	problemTooMany    = "too-many-streams"
+	problemInternal   = "internal"
+	problemNotReady   = "unavailable"
+	problemDraining   = "draining"
+	problemParamExtra = "parameter"
+)
+
+var problemStatus = map[string]int{
+	problemParameter: http.StatusBadRequest, problemCursor: http.StatusBadRequest, problemOrigin: http.StatusForbidden,
+	problemMethod: http.StatusMethodNotAllowed, problemEpoch: http.StatusConflict, problemExpired: http.StatusGone,
+	problemUpgrade: http.StatusUpgradeRequired, problemTooMany: http.StatusTooManyRequests,
+	problemInternal: http.StatusInternalServerError, problemNotReady: http.StatusServiceUnavailable,
+	problemDraining: http.StatusServiceUnavailable,
+}
+
+// plainProblem writes a problem for a hub that stands alone.
+func plainProblem(w http.ResponseWriter, _ *http.Request, name, detail string, extra map[string]any) {
+	status := problemStatus[name]
+	body := map[string]any{
+		"type": "/problems/" + name, "title": http.StatusText(status), "status": status, "detail": detail,
+		"code": strings.ReplaceAll(name, "-", "_"),
+	}
+	maps.Copy(body, extra)
+	raw, err := json.Marshal(body)
+	if err != nil {
+		status, raw = http.StatusInternalServerError, []byte("{}")
+	}
+	header := w.Header()
+	header.Set("Content-Type", "application/problem+json")
+	header.Set("Cache-Control", "no-store")
+	if status == http.StatusTooManyRequests || status == http.StatusServiceUnavailable {
+		header.Set("Retry-After", "1")
+	}
+	w.WriteHeader(status)
+	_, _ = w.Write(raw) // the caller may be gone
+}

@@ -1,0 +1,81 @@
+package hub
+
+import (
+	"encoding/binary"
+
+	"github.com/gorilla/websocket"
+
+	"github.com/mini-asynq/mini-asynq/events"
+)
+
+// What goes over the socket. In plain mode that is one JSON object per text frame and nothing else; framed mode (the
+// subprotocol miniasynq.v1) is not built yet: it will be another mode with its own frames over the same cursor.
+
+// parameters that a socket's address may have in plain mode, besides the filter's.
+const (
+	paramAfter   = "after"
+	paramInclude = "include"
+)
+
+// knownParameters are all of them; any other is refused.
+var knownParameters = []string{paramAfter, "types", "queues", "kinds", "job_ids", "tags"}
+
+// outbox collects the frames of one write. Frames of a server are not masked and one write holds many of them, so they
+// are put together here and not by the library: one copy and one system call for a batch, and after a write that stopped
+// half way it is known which frames are out (measured against PreparedMessage: BenchmarkSend).
+type outbox struct {
+	bytes []byte
+	marks []mark
+}
+
+// mark says where a frame ends, and up to which position a client has everything once it is out.
+type mark struct {
+	end int
+	at  events.Position
+}
+
+func (o *outbox) reset() { o.bytes, o.marks = o.bytes[:0], o.marks[:0] }
+
+// event adds an event as a text frame.
+func (o *outbox) event(e *events.Event) {
+	o.bytes = appendFrame(o.bytes, websocket.TextMessage, e.JSON())
+	o.marks = append(o.marks, mark{len(o.bytes), e.Position})
+}
+
+// sent tells, after n bytes went out, up to which mark all frames are out, and what is left of the frame that was cut.
+func (o *outbox) sent(n int) (whole int, rest []byte) {
+	for whole < len(o.marks) && o.marks[whole].end <= n {
+		whole++
+	}
+	begin := 0
+	if whole > 0 {
+		begin = o.marks[whole-1].end
+	}
+	if n > begin {
+		rest = o.bytes[n:o.marks[whole].end]
+	}
+	return whole, rest
+}
+
+// appendFrame appends a whole, unmasked frame (RFC 6455 section 5.2).
+func appendFrame(b []byte, opcode int, payload []byte) []byte {
+	const final = 0x80
+	b = append(b, final|byte(opcode)) //nolint:gosec // an opcode has four bits
+	switch n := len(payload); {
+	case n < 126:
+		b = append(b, byte(n))
+	case n < 1<<16:
+		b = append(b, 126)
+		b = binary.BigEndian.AppendUint16(b, uint16(n))
+	default:
+		b = append(b, 127)
+		b = binary.BigEndian.AppendUint64(b, uint64(n))
+	}
+	return append(b, payload...)
+}
+
+// appendClose appends a close frame.
+func appendClose(b []byte, code CloseCode, reason []byte) []byte {
+	payload := binary.BigEndian.AppendUint16(make([]byte, 0, 2+len(reason)), uint16(code)) //nolint:gosec // four digits
+	return appendFrame(b, websocket.CloseMessage, append(payload, reason...))
+}
