@@ -1,0 +1,236 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/mini-asynq/mini-asynq/api"
+	"github.com/mini-asynq/mini-asynq/events"
+	"github.com/mini-asynq/mini-asynq/hub"
+	"github.com/mini-asynq/mini-asynq/web"
+	"github.com/mini-asynq/mini-asynq/workers"
+)
+
+// closeLimit bounds the last steps of a stop: what is left of two seconds after the engine's own.
+const closeLimit = 400 * time.Millisecond
+
+// Run runs a node until ctx ends, and stops it in order. It returns nil after an ordered stop.
+func Run(ctx context.Context, config Config) (err error) {
+	config, documentedPassword, err := config.withCredentials()
+	if err != nil {
+		return err
+	}
+	down := &stops{log: config.Log}
+	defer func() { err = errors.Join(err, down.run()) }()
+
+	db, err := openDatabase(ctx, config)
+	if err != nil {
+		return err
+	}
+	down.push("database", privateStop+time.Second, db.close)
+
+	engine, err := newEngine(ctx, config, db)
+	if err != nil {
+		return err
+	}
+	node := &node{config: config, db: db, engine: engine}
+	if err := node.wire(documentedPassword); err != nil {
+		engine.Close()
+		return err
+	}
+	return node.run(ctx, down)
+}
+
+// newEngine makes the part that works.
+func newEngine(ctx context.Context, c Config, db database) (*workers.Engine, error) {
+	registry := workers.NewRegistry()
+	calls, err := workers.NewHTTPHandler(c.HTTPAllow)
+	if err != nil {
+		return nil, err
+	}
+	registry.Add(workers.HTTPKind, calls)
+	if c.DemoHandlers == "true" || c.DemoHandlers == "" && (c.Dev || db.private) {
+		registry.Fallback(workers.HandlerFunc(workers.Demo))
+	}
+	return workers.NewEngine(ctx, workers.Config{
+		DatabaseURL: db.url, ListenURL: c.ListenURL, Migrate: c.Migrate, Registry: registry,
+		Slots: c.Slots, Queues: c.Queues, Lease: c.Lease, Timeout: c.JobTimeout, Retry: c.Retry, Grace: c.Grace,
+		Settings: c.Settings, KeepDone: c.KeepDone, KeepDead: c.KeepDead, KeepEvents: c.KeepEvents, Log: c.Log,
+	})
+}
+
+// node is the wired whole.
+type node struct {
+	config   Config
+	db       database
+	engine   *workers.Engine
+	overview *events.Overview
+	hub      *hub.Hub
+	api      *api.Server
+}
+
+// wire makes the doors.
+func (n *node) wire(documentedPassword bool) (err error) {
+	c := n.config
+	metrics := prometheus.NewRegistry()
+	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+
+	n.overview = events.NewOverview(events.OverviewConfig{
+		DB: n.engine.Door, Stream: n.engine.Stream, NewQueues: n.engine.NewQueues, Slots: n.slots, Log: c.Log,
+	})
+	n.engine.Stream.Tap(n.overview.Fold)
+	metrics.MustRegister(newNodeMetrics(n))
+	hosts, err := c.allowedHosts()
+	if err != nil {
+		return err
+	}
+	n.hub, err = hub.New(hub.Config{
+		Principal: func(r *http.Request) (string, bool) {
+			caller, _ := api.PrincipalOf(r)
+			return caller.Name, caller.Anonymous() && c.loopback()
+		},
+		// The API is made from the hub; by the time of a request it is there.
+		Problem: func(w http.ResponseWriter, r *http.Request, name, detail string, extra map[string]any) {
+			n.api.Refuse(w, r, name, detail, extra)
+		},
+		Stream: n.engine.Stream, AllowedHosts: hosts, MaxSockets: c.MaxSockets, MaxSocketsPerPrincipal: c.MaxSocketsEach,
+		Registerer: metrics, Log: c.Log.With().Str("component", "hub").Logger(),
+	})
+	if err != nil {
+		return err
+	}
+	scopes := make([]api.Scope, len(c.Anonymous))
+	for i, s := range c.Anonymous {
+		scopes[i] = api.Scope(s)
+	}
+	if c.Anonymous == nil {
+		scopes = nil
+	}
+	n.api, err = api.New(api.Config{
+		DB: n.engine.Door, Inserter: n.engine.Inserter, Stream: n.engine.Stream, Overview: n.overview,
+		Hub: n.hub, Web: web.Handler(c.BasePath, c.Dev), Gatherer: metrics, Registerer: metrics,
+		Health: n.health, Log: c.Log.With().Str("component", "api").Logger(),
+		BasePath: c.BasePath, GinMode: c.GinMode, Bind: c.Bind, BindIsLoopback: c.loopback(),
+		AdminUser: c.AdminUser, AdminPassword: c.AdminPassword, DefaultPassword: documentedPassword, Dev: c.Dev,
+		Anonymous: scopes, AllowedHosts: hosts, CORSOrigins: c.CORSOrigins, TrustedProxies: c.TrustedProxies,
+		MaxPayload: c.Settings.MaxPayload, IdempotencyTTL: c.Settings.IdempotencyTTL,
+		Version: c.Version, Commit: c.Commit, Node: n.engine.Node, Environment: c.Environment,
+	})
+	return err
+}
+
+// slots tells how many slots of this node serve a queue.
+func (n *node) slots(queue string) int {
+	if n.engine.Pool == nil {
+		return 0
+	}
+	_, named := n.config.Queues[queue]
+	_, all := n.config.Queues["*"]
+	if !named && !all && len(n.config.Queues) > 0 {
+		return 0
+	}
+	return n.engine.Pool.Slots()
+}
+
+// allowedHosts are the values of Host that this node answers to, beside the local ones.
+func (c Config) allowedHosts() ([]string, error) {
+	hosts := slices.Clone(c.AllowedHosts)
+	if c.PublicURL != "" {
+		u, err := url.Parse(c.PublicURL)
+		if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+			return nil, fmt.Errorf("public URL %q: a scheme and a host, as in https://jobs.example.com", c.PublicURL)
+		}
+		hosts = append(hosts, u.Host)
+	}
+	return hosts, nil
+}
+
+// run serves until ctx ends or a part fails.
+func (n *node) run(ctx context.Context, down *stops) error {
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", n.config.Address)
+	if err != nil {
+		n.engine.Close()
+		return fmt.Errorf("listen: %w", err)
+	}
+	// The parts outlive ctx: they are stopped in order.
+	parts, endParts := context.WithCancelCause(context.WithoutCancel(ctx))
+	working, endWork := context.WithCancel(parts)
+	var wg sync.WaitGroup
+	failed := make(chan error, 5) // capacity: one for each part
+	start := func(ctx context.Context, name string, run func(context.Context) error) {
+		// Ends when its context does; the step "parts" or "engine" waits for it.
+		wg.Go(func() {
+			if err := run(ctx); err != nil {
+				failed <- fmt.Errorf("%s: %w", name, err)
+			}
+		})
+	}
+	engineDone := make(chan struct{})
+	start(working, "engine", func(ctx context.Context) error {
+		defer close(engineDone)
+		return n.engine.Run(ctx)
+	})
+	start(parts, "overview", n.overview.Run)
+	start(parts, "hub", n.hub.Run)
+	start(parts, "api", n.api.Run)
+	server := n.api.HTTPServer()
+	server.BaseContext = func(net.Listener) context.Context { return parts }
+	start(parts, "http", func(context.Context) error {
+		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			return err
+		}
+		return nil
+	})
+
+	down.push("parts", closeLimit, func(context.Context) error {
+		endParts(errStopped)
+		wg.Wait()
+		return nil
+	})
+	down.push("http server", closeLimit, func(ctx context.Context) error {
+		if err := server.Shutdown(ctx); err != nil {
+			return server.Close() // whoever has not got an answer by now is cut off
+		}
+		return nil
+	})
+	down.push("engine", n.engine.Grace()+1700*time.Millisecond, func(context.Context) error {
+		endWork()
+		<-engineDone
+		return nil
+	})
+	down.push("doors", closeLimit, func(context.Context) error {
+		// First the node says that it is leaving: probes, parked calls, sockets.
+		n.api.Drain()
+		n.hub.Drain()
+		return nil
+	})
+
+	n.config.Log.Info().Str("address", listener.Addr().String()).Str("node", n.engine.Node).
+		Int("connections", n.engine.Connections()).Str("version", n.config.Version).
+		Msgf("serving on http://%s%s/", listener.Addr(), n.config.BasePath)
+	if n.config.Dev && !n.config.loopback() {
+		n.config.Log.Warn().Msg("development mode: admin/password is valid from every address")
+	}
+	if n.config.Ready != nil {
+		n.config.Ready(listener.Addr())
+	}
+	select {
+	case <-ctx.Done():
+		n.config.Log.Info().Str("node", n.engine.Node).Msg("stopping")
+		return nil
+	case err := <-failed:
+		return err
+	}
+}
+
+var errStopped = errors.New("the node has stopped")
