@@ -33,6 +33,7 @@ var openScopes = []Scope{ScopeEnqueue, ScopeWork, ScopeRead, ScopeReadPayload}
 type Principal struct {
 	Name      string // for events, audit and log: basic:admin, anonymous
 	Role      string // admin, operator, viewer; "" is none
+	Local     bool   // the call came from this machine, passed on by nobody
 	scopes    []Scope
 	anonymous bool
 }
@@ -48,8 +49,9 @@ func (p Principal) Scopes() []Scope { return slices.Clone(p.scopes) }
 // Anonymous tells whether there is no credential behind the call.
 func (p Principal) Anonymous() bool { return p.anonymous }
 
-func withPrincipal(ctx context.Context, p Principal) context.Context {
-	return context.WithValue(ctx, principalKey, p)
+// forMounted lets handlers that live elsewhere find who calls (PrincipalOf) and which request it is (Refuse).
+func forMounted(ctx context.Context, known *call) context.Context {
+	return context.WithValue(context.WithValue(ctx, principalKey, known.principal), requestIDKey, known.id)
 }
 
 // PrincipalOf tells a mounted handler who calls; false where nobody was asked.

@@ -370,6 +370,22 @@ func TestMountedHandlersKnowTheCaller(t *testing.T) {
 	d.send("GET", location, "").is(200)
 }
 
+func TestMountedHandlersRefuseInTheSameWords(t *testing.T) {
+	t.Parallel()
+	var server *api.Server
+	d := setup(t, func(c *api.Config) {
+		c.Hub = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			p, _ := api.PrincipalOf(r)
+			server.Refuse(w, r, "too-many-streams", "the limit is reached", map[string]any{"local": p.Local})
+		})
+	})
+	server = d.server
+	body := d.get("/ws").problem(http.StatusTooManyRequests, "too-many-streams")
+	require.Equal(t, true, body["local"])
+	body = d.get("/ws", asAdmin, header("X-Forwarded-For", "203.0.113.9")).problem(http.StatusTooManyRequests, "too-many-streams")
+	require.Equal(t, false, body["local"])
+}
+
 func TestEveryProblemHasAPage(t *testing.T) {
 	t.Parallel()
 	d := setup(t)

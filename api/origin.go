@@ -134,7 +134,7 @@ func (s *Server) ownOrigin(r *http.Request, origin string) bool {
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
 		return false // "null" too
 	}
-	return u.Scheme == s.scheme(r) && withPort(u.Host, u.Scheme) == withPort(r.Host, u.Scheme) || s.listedOrigin(r, origin)
+	return u.Scheme == s.Scheme(r) && withPort(u.Host, u.Scheme) == withPort(r.Host, u.Scheme) || s.listedOrigin(r, origin)
 }
 
 // listedOrigin tells whether an Origin's host is in AllowedHosts: with the port that is listed, else with the default
@@ -152,8 +152,8 @@ func (s *Server) listedOrigin(r *http.Request, origin string) bool {
 	})
 }
 
-// scheme is how the caller reached this server, as far as anybody who may say so says.
-func (s *Server) scheme(r *http.Request) string {
+// Scheme is how the caller reached this server, http or https, as far as anybody who may say so says.
+func (s *Server) Scheme(r *http.Request) string {
 	if r.TLS != nil {
 		return "https"
 	}

@@ -119,7 +119,9 @@ func (s *Server) admit(c *gin.Context, r route) error {
 	if err != nil {
 		return err
 	}
-	callOf(c).principal = p
+	known := callOf(c)
+	p.Local = known.local
+	known.principal = p
 	switch {
 	case r.scope == open || p.Allows(r.scope):
 	case p.anonymous:
@@ -128,7 +130,7 @@ func (s *Server) admit(c *gin.Context, r route) error {
 		return refuse(forbidden, "the credential lacks a scope").with("required_scope", r.scope)
 	}
 	if r.flags&opensSocket != 0 {
-		c.Request = c.Request.WithContext(withPrincipal(c.Request.Context(), p))
+		c.Request = c.Request.WithContext(forMounted(c.Request.Context(), known))
 	}
 	return nil
 }
