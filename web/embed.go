@@ -5,95 +5,151 @@ import (
 	"crypto/sha256"
 	"embed"
 	"encoding/hex"
-	"html"
+	"fmt"
+	"html/template"
 	"io/fs"
 	"mime"
 	"net/http"
 	"path"
+	"slices"
+	"strconv"
 	"strings"
 )
 
+// dist is built and committed, so that `go build` needs nothing else.
+//
 //go:embed dist
 var dist embed.FS
 
-// policy is the content security policy: everything from here, nothing inline, nobody may frame it.
-const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; " +
-	"connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
+// contentSecurityPolicy: nothing from elsewhere, no script and no style inside a page.
+const contentSecurityPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; " +
+	"font-src 'self'; connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
 
-// asset is a file as it is served: its name holds a hash of its content, so it never changes.
-type asset struct {
-	body        []byte
-	contentType string
+// page is what the index is filled with.
+type page struct {
+	Assets string // the folder of this version's files
+	Config pageConfig
 }
 
-// Handler serves the page at / and its files at /assets/. basePath is what stands before both in the browser's address;
-// the request's own path comes without it. dev shows a banner. Any other path that a browser opens gets the page, so
-// that links into it work.
-func Handler(basePath string, dev bool) http.Handler {
-	assets, names := load()
-	page, err := dist.ReadFile("dist/index.html")
+// pageConfig is handed to the scripts as JSON: data, never executed.
+type pageConfig struct {
+	BasePath string `json:"base_path"`
+	Dev      bool   `json:"dev"`
+}
+
+// asset is a file as it is sent.
+type asset struct {
+	body []byte
+	kind string
+}
+
+// Handler serves the dashboard at / and its files at /assets/<version>/, where the version is a hash over all of them, so
+// that they may be kept for ever and import each other by plain names. Every other address is a page of the dashboard
+// for whoever accepts text/html, and 404 for everybody else. The caller strips basePath, which links in the page get.
+// devBanner makes the page say that this is a development set-up. It panics when the embedded files are broken.
+func Handler(basePath string, devBanner bool) http.Handler {
+	assets, version, err := readAssets(dist)
 	if err != nil {
-		panic(err) // embedded
+		panic(fmt.Errorf("web: embedded files: %w", err))
 	}
-	for plain, hashed := range names {
-		page = bytes.ReplaceAll(page, []byte("{{"+plain+"}}"), []byte(html.EscapeString(basePath+"/assets/"+hashed)))
+	index, err := renderIndex(dist, page{
+		Assets: basePath + "/assets/" + version,
+		Config: pageConfig{BasePath: basePath, Dev: devBanner},
+	})
+	if err != nil {
+		panic(fmt.Errorf("web: embedded files: %w", err))
 	}
-	page = bytes.ReplaceAll(page, []byte("{{base}}"), []byte(html.EscapeString(basePath)))
-	mode := "production"
-	if dev {
-		mode = "development"
-	}
-	page = bytes.ReplaceAll(page, []byte("{{mode}}"), []byte(mode))
+	folder := "/assets/" + version + "/"
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		header := w.Header()
-		header.Set("Content-Security-Policy", policy)
 		header.Set("X-Content-Type-Options", "nosniff")
 		header.Set("Referrer-Policy", "no-referrer")
-		if name, ok := strings.CutPrefix(r.URL.Path, "/assets/"); ok {
-			a, known := assets[name]
-			if !known {
-				http.NotFound(w, r)
-				return
-			}
-			header.Set("Content-Type", a.contentType)
+		header.Set("Content-Security-Policy", contentSecurityPolicy)
+		if r.Method != http.MethodGet && r.Method != http.MethodHead {
+			header.Set("Allow", "GET, HEAD")
+			http.Error(w, "method not allowed", http.StatusMethodNotAllowed)
+			return
+		}
+		name, inAssets := strings.CutPrefix(r.URL.Path, folder)
+		switch file, found := assets[name]; {
+		case inAssets && found:
 			header.Set("Cache-Control", "public, max-age=31536000, immutable")
-			_, _ = w.Write(a.body) // a client that has gone needs no answer
-			return
+			send(w, r, file)
+		case r.URL.Path == "/",
+			!strings.HasPrefix(r.URL.Path, "/assets/") && acceptsPage(r):
+			header.Set("Cache-Control", "no-cache")
+			send(w, r, asset{index, "text/html; charset=utf-8"})
+		default:
+			header.Set("Cache-Control", "no-store")
+			http.Error(w, "not found", http.StatusNotFound)
 		}
-		if r.URL.Path != "/" && !strings.Contains(r.Header.Get("Accept"), "text/html") {
-			http.NotFound(w, r)
-			return
-		}
-		header.Set("Content-Type", "text/html; charset=utf-8")
-		header.Set("Cache-Control", "no-cache")
-		_, _ = w.Write(page)
 	})
 }
 
-// load reads the assets and gives each a name with a hash.
-func load() (assets map[string]asset, names map[string]string) {
-	assets, names = make(map[string]asset), make(map[string]string)
-	err := fs.WalkDir(dist, "dist/assets", func(file string, entry fs.DirEntry, err error) error {
-		if err != nil || entry.IsDir() {
-			return err
+// acceptsPage tells whether a browser asks for a page, and not a script for data.
+func acceptsPage(r *http.Request) bool {
+	return strings.Contains(strings.Join(r.Header.Values("Accept"), ","), "text/html")
+}
+
+func send(w http.ResponseWriter, r *http.Request, file asset) {
+	w.Header().Set("Content-Type", file.kind)
+	w.Header().Set("Content-Length", strconv.Itoa(len(file.body)))
+	w.WriteHeader(http.StatusOK)
+	if r.Method != http.MethodHead {
+		_, _ = w.Write(file.body) // the reader may be gone
+	}
+}
+
+// kinds of files, and no others: the machine's own table of types must not decide.
+var kinds = map[string]string{
+	".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8", ".svg": "image/svg+xml",
+	".woff2": "font/woff2", ".png": "image/png",
+}
+
+// readAssets reads all files and hashes them, in order.
+func readAssets(files fs.FS) (assets map[string]asset, version string, err error) {
+	const root = "dist/assets"
+	assets = make(map[string]asset)
+	sum := sha256.New()
+	var names []string
+	err = fs.WalkDir(files, root, func(name string, entry fs.DirEntry, err error) error {
+		if err == nil && !entry.IsDir() {
+			names = append(names, name)
 		}
-		body, err := dist.ReadFile(file)
-		if err != nil {
-			return err
-		}
-		sum := sha256.Sum256(body)
-		ext := path.Ext(file)
-		plain := path.Base(file)
-		hashed := strings.TrimSuffix(plain, ext) + "." + hex.EncodeToString(sum[:6]) + ext
-		contentType := mime.TypeByExtension(ext)
-		if contentType == "" {
-			contentType = "application/octet-stream"
-		}
-		assets[hashed], names[plain] = asset{body, contentType}, hashed
-		return nil
+		return err
 	})
 	if err != nil {
-		panic(err) // embedded
+		return nil, "", err
 	}
-	return assets, names
+	slices.Sort(names)
+	for _, name := range names {
+		body, err := fs.ReadFile(files, name)
+		if err != nil {
+			return nil, "", err
+		}
+		kind, known := kinds[path.Ext(name)]
+		if _, _, err := mime.ParseMediaType(kind); err != nil || !known {
+			return nil, "", fmt.Errorf("%s: unknown kind of file", name)
+		}
+		fmt.Fprintf(sum, "%s %d\n", name, len(body))
+		sum.Write(body)
+		assets[strings.TrimPrefix(name, root+"/")] = asset{body, kind}
+	}
+	return assets, hex.EncodeToString(sum.Sum(nil))[:16], nil
+}
+
+func renderIndex(files fs.FS, p page) ([]byte, error) {
+	raw, err := fs.ReadFile(files, "dist/index.html")
+	if err != nil {
+		return nil, err
+	}
+	index, err := template.New("index").Option("missingkey=error").Parse(string(raw))
+	if err != nil {
+		return nil, err
+	}
+	var out bytes.Buffer
+	if err := index.Execute(&out, p); err != nil {
+		return nil, err
+	}
+	return out.Bytes(), nil
 }
