@@ -24,7 +24,7 @@ import (
 func main() {
 	server := flag.String("server", orDefault(os.Getenv("MINIASYNQ_SERVER"), "http://localhost:8080"), "address of the server")
 	span := flag.Duration("for", time.Minute, "how long to make jobs; 0 is until Ctrl-C")
-	rate := flag.Float64("rate", 20, "jobs a second, on average")
+	rate := flag.Float64("rate", 10, "jobs a second, on average")
 	seed := flag.Uint64("seed", uint64(time.Now().UnixNano()), "of the random mix; the same seed makes the same jobs") //nolint:gosec // any number will do
 	flag.Parse()
 

@@ -100,6 +100,7 @@ func (n *node) wire(documentedPassword bool) (err error) {
 			return caller.Name, caller.Anonymous() && c.loopback()
 		},
 		// The API is made from the hub; by the time of a request it is there.
+		Scheme: func(r *http.Request) string { return n.api.Scheme(r) },
 		Problem: func(w http.ResponseWriter, r *http.Request, name, detail string, extra map[string]any) {
 			n.api.Refuse(w, r, name, detail, extra)
 		},
@@ -113,8 +114,8 @@ func (n *node) wire(documentedPassword bool) (err error) {
 	for i, s := range c.Anonymous {
 		scopes[i] = api.Scope(s)
 	}
-	if c.Anonymous == nil {
-		scopes = nil
+	if c.Anonymous == nil && c.PublicURL == "" {
+		scopes = nil // by where the node is bound; with a public address nobody is trusted for being local
 	}
 	n.api, err = api.New(api.Config{
 		DB: n.engine.Door, Inserter: n.engine.Inserter, Stream: n.engine.Stream, Overview: n.overview,
