@@ -98,9 +98,28 @@ func ReadEnvironment(environ []string, envFile string) (Environment, error) {
 	maps.DeleteFunc(values, func(_, value string) bool { return value == "" })
 	var e Environment
 	if err := env.ParseWithOptions(&e, env.Options{Environment: values}); err != nil {
-		return Environment{}, fmt.Errorf("environment: %w", err)
+		return Environment{}, nameVariables(err)
 	}
 	return e, nil
+}
+
+// nameVariables says of each value that could not be read which variable held it: the library knows only our fields.
+func nameVariables(err error) error {
+	var all env.AggregateError
+	if !errors.As(err, &all) {
+		return fmt.Errorf("environment: %w", err)
+	}
+	faults := make([]error, len(all.Errors))
+	for i, fault := range all.Errors {
+		var parse env.ParseError
+		faults[i] = fault
+		if errors.As(fault, &parse) {
+			if field, ok := reflect.TypeFor[Environment]().FieldByName(parse.Name); ok {
+				faults[i] = fmt.Errorf("%s: %w", field.Tag.Get("env"), parse.Err)
+			}
+		}
+	}
+	return fmt.Errorf("settings refused: %w", errors.Join(faults...))
 }
 
 func readEnvFile(path string) (map[string]string, error) {

@@ -27,7 +27,7 @@ func newMigrate(g *globals) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			config, err := appConfig(env, os.Stderr)
+			config, err := AppConfig(env)
 			if err != nil {
 				return err
 			}

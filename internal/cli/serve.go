@@ -3,7 +3,6 @@ package cli
 import (
 	"errors"
 	"fmt"
-	"io"
 	"net/netip"
 	"os"
 	"strings"
@@ -43,7 +42,7 @@ func newServe(g *globals) *cobra.Command {
 		if cmd.Flags().Changed("dev") {
 			env.Dev = *dev
 		}
-		config, err := appConfig(env, os.Stderr)
+		config, err := AppConfig(env)
 		if err != nil {
 			return err
 		}
@@ -53,8 +52,8 @@ func newServe(g *globals) *cobra.Command {
 	return cmd
 }
 
-// appConfig turns settings into the configuration of the app. It names all faults at once.
-func appConfig(env Environment, logTo io.Writer) (app.Config, error) {
+// AppConfig turns settings into the configuration of a node, whose log goes to stderr. It names all faults at once.
+func AppConfig(env Environment) (app.Config, error) {
 	var faults []error
 	refuse := func(name, format string, args ...any) {
 		faults = append(faults, fmt.Errorf("%s: "+format, append([]any{name}, args...)...))
@@ -123,7 +122,7 @@ func appConfig(env Environment, logTo io.Writer) (app.Config, error) {
 		},
 		MaxSockets: env.MaxSockets, MaxSocketsEach: env.MaxSocketsEach,
 		Version: version, Commit: commit,
-		Log: zerolog.New(logTo).Level(level).With().Timestamp().Logger(),
+		Log: zerolog.New(os.Stderr).Level(level).With().Timestamp().Logger(),
 	}
 	if len(faults) > 0 {
 		return app.Config{}, fmt.Errorf("settings refused: %w", errors.Join(faults...))
