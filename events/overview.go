@@ -69,7 +69,7 @@ type OverviewConfig struct {
 	MaxQueues int           // with numbers of their own, the others are OtherQueue; 0 is 2000
 	MaxSeries int           // of these, with a history longer than five minutes; 0 is 200
 	Recount   time.Duration // between exact counts, if anything happened; 0 is 10 min, negative: never
-	Probe     time.Duration // how old OldestPendingAt may be; 0 is 2 s
+	Probe     time.Duration // how old OldestPendingAt may be; 0 is 2 s, negative: it is never looked up (tests)
 	Deadline  time.Duration // of an exact count; 0 is 60 s
 	MaxDeltas int           // changes remembered while a count runs; 0 is 1 << 20 (40 MB)
 	Log       zerolog.Logger
@@ -100,7 +100,7 @@ func (c OverviewConfig) Validate() error {
 	if c.Stream == nil {
 		faults = append(faults, errors.New("Stream is required"))
 	}
-	if c.MaxQueues < 0 || c.MaxSeries < 0 || c.MaxDeltas < 0 || c.Probe < 0 || c.Deadline < 0 {
+	if c.MaxQueues < 0 || c.MaxSeries < 0 || c.MaxDeltas < 0 || c.Deadline < 0 {
 		faults = append(faults, errors.New("bounds are not negative"))
 	}
 	if len(faults) > 0 {

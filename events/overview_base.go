@@ -72,15 +72,7 @@ var errTooMany = errors.New("too many changes while the jobs were counted")
 
 // count takes a new base.
 func (o *Overview) count(ctx context.Context) error {
-	o.mu.Lock()
-	// From here on events may be missing from the snapshot. Those folded before are in it: the tick that published them
-	// saw them, and the snapshot is younger.
-	o.recording, o.deltas, o.pauses, o.tooMany = true, nil, nil, false
-	dropped := o.wantBase // jobs may have gone without an event: that is no drift
-	o.wantBase = false
-	generation := o.generation
-	o.mu.Unlock()
-
+	generation, dropped := o.beginCount()
 	ctx, cancel := context.WithTimeout(ctx, o.config.Deadline)
 	defer cancel()
 	b, err := o.readBase(ctx)
@@ -89,6 +81,17 @@ func (o *Overview) count(ctx context.Context) error {
 		o.config.NewQueues(names)
 	}
 	return err
+}
+
+// beginCount begins to remember what arrives: from here on events may be missing from the snapshot. Those folded before
+// are in it: the tick that published them saw them, and the snapshot is younger. dropped: jobs may have gone without an
+// event, which is no drift.
+func (o *Overview) beginCount() (generation int, dropped bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.recording, o.deltas, o.pauses, o.tooMany = true, nil, nil, false
+	dropped, o.wantBase = o.wantBase, false
+	return o.generation, dropped
 }
 
 // install makes a base the state, or gives it up. It returns the names that should get a row.
@@ -271,7 +274,7 @@ func (o *Overview) lookAtHeads(name string) {
 		o.mu.Lock()
 		defer o.mu.Unlock()
 		now := time.Now() // monotonic
-		if !o.based || now.Before(o.probe.notTill) {
+		if !o.based || o.config.Probe < 0 || now.Before(o.probe.notTill) {
 			return nil
 		}
 		stale := func(q *queueState) bool {
