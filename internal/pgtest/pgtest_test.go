@@ -6,6 +6,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -204,6 +205,27 @@ func TestWhatAKilledBinaryLeftIsRemoved(t *testing.T) {
 		require.NoError(t, pgtest.Sweep(t.Context()))
 		return !there(second)
 	})
+}
+
+// TestChildOnAnyServer is run by the test below.
+func TestChildOnAnyServer(t *testing.T) {
+	if os.Getenv("PGTEST_ACT") == "" {
+		t.Skip("only as a child")
+	}
+	fmt.Println("child", pgtest.NewDB(t).Conn(t).Config().Port)
+}
+
+func TestEnvironmentNamesAnotherServer(t *testing.T) {
+	t.Parallel()
+	c := pgtest.NewCluster(t, nil)
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), "PGTEST_ACT=TestChildOnAnyServer", "MINIASYNQ_TEST_DATABASE_URL="+c.DSN())
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	_, port, err := net.SplitHostPort(c.Addr())
+	require.NoError(t, err)
+	require.Contains(t, string(out), "child "+port+"\n")
+	require.Zero(t, pgtest.One[int](t, c.DB(), `SELECT count(*)::int FROM pg_database WHERE starts_with(datname, $1)`, pgtest.OwnedPrefix()))
 }
 
 func BenchmarkNewDB(b *testing.B) {
