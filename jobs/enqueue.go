@@ -13,6 +13,8 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/mini-asynq/mini-asynq/internal/failpoint"
 )
 
 // Enqueued is what the database says about a job that was accepted.
@@ -92,6 +94,9 @@ RETURNING id, status::text, run_at, created_at, max_retries`
 
 func insert(ctx context.Context, db DB, rows []row) ([]Enqueued, error) {
 	args := insertArgs(rows)
+	if err := failpoint.Hit("jobs.insert.before_commit"); err != nil {
+		return nil, err
+	}
 	answer, err := db.Query(ctx, insertSQL, args...)
 	if err != nil {
 		return nil, enqueueError(db, err)
@@ -116,7 +121,7 @@ func insert(ctx context.Context, db DB, rows []row) ([]Enqueued, error) {
 	if err != nil {
 		return nil, enqueueError(db, err)
 	}
-	return out, nil
+	return out, failpoint.Hit("jobs.insert.after_commit")
 }
 
 func insertArgs(rows []row) []any {
