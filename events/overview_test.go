@@ -260,7 +260,7 @@ func TestCountsAreExactWhereverTheBaseFalls(t *testing.T) {
 func TestSnapshotSeesWhatPostgreSQLSees(t *testing.T) {
 	t.Parallel()
 	conn := pgtest.NewDB(t).Conn(t)
-	rng := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // no secret
+	rng := rand.New(rand.NewPCG(1, 2))
 	for range 200 {
 		xmin := 1000 + rng.Uint64N(50)
 		xmax := xmin + rng.Uint64N(20)
@@ -337,7 +337,7 @@ func TestCountsAreExactBesideConcurrentWriters(t *testing.T) {
 	var writers sync.WaitGroup
 	for n := range 4 {
 		writers.Go(func() {
-			rng := rand.New(rand.NewPCG(7, uint64(n))) //nolint:gosec // no secret
+			rng := rand.New(rand.NewPCG(7, uint64(n)))
 			levels := []pgx.TxIsoLevel{pgx.ReadCommitted, pgx.RepeatableRead, pgx.Serializable}
 			for range 60 {
 				tx, err := pool.BeginTx(ctx, pgx.TxOptions{IsoLevel: levels[rng.IntN(3)]})
@@ -467,7 +467,7 @@ func TestPausesAndNewQueuesAreKnown(t *testing.T) {
 // happened makes an event of a step.
 func happened(seq int64, queue string, at time.Time, from, to jobs.Status, change ...func(*events.Event)) *events.Event {
 	e := &events.Event{
-		Position: events.Position{Epoch: 1, Seq: seq}, XID: 1000 + uint64(seq), At: at, RunAt: at, Type: "job.x", //nolint:gosec // small
+		Position: events.Position{Epoch: 1, Seq: seq}, XID: 1000 + uint64(seq), At: at, RunAt: at, Type: "job.x",
 		JobID: uuid.New(), Queue: queue, Kind: queue, From: from, Status: to,
 	}
 	for _, fn := range change {
