@@ -46,6 +46,11 @@ type Config struct {
 	DoorConns int
 	Migrate   bool // bring the schema to head at the start; else an old one is refused
 
+	// Ticked is called with each tick that this node makes, Heard with each note of another or this one. They must not
+	// block. For what counts events once in all nodes (events.Metrics).
+	Ticked func(events.Tick)
+	Heard  func(events.Note)
+
 	// NoSweeps switches the safety sweeps off, so that tests see what works without them.
 	NoSweeps bool
 
@@ -82,6 +87,12 @@ func (c Config) withDefaults() Config {
 	}
 	if c.DoorConns == 0 {
 		c.DoorConns = 12
+	}
+	if c.Ticked == nil {
+		c.Ticked = func(events.Tick) {}
+	}
+	if c.Heard == nil {
+		c.Heard = func(events.Note) {}
 	}
 	return c
 }
@@ -239,6 +250,7 @@ func (e *Engine) wire() (err error) {
 	e.Listener = events.NewListener(events.ListenerConfig{
 		Connect: e.connectDirect, DB: e.keeper, Log: component("listener"),
 		Heard: func(n events.Note) {
+			c.Heard(n)
 			e.Pacer.Hear(n)
 			e.Stream.Heard(n)
 			if n.Kind == events.NoteHint {
@@ -253,7 +265,11 @@ func (e *Engine) wire() (err error) {
 	})
 	e.Pacer = events.NewPacer(events.PacerConfig{
 		Connect: e.connectDirect, Sweep: sweep, Log: component("pacer"),
-		Published: func(events.Tick) { e.Stream.Wake() }, Hearing: e.Listener.Hears,
+		Hearing: e.Listener.Hears,
+		Published: func(t events.Tick) {
+			c.Ticked(t)
+			e.Stream.Wake()
+		},
 	})
 	e.Inserter = jobs.NewInserter(e.Door, jobs.InserterConfig{Stored: e.stored})
 	if c.Registry != nil {

@@ -39,11 +39,12 @@ func Run(ctx context.Context, config Config) (err error) {
 	}
 	down.push("database", privateStop+time.Second, db.close)
 
-	engine, err := newEngine(ctx, config, db)
+	node := &node{config: config, db: db}
+	engine, err := node.newEngine(ctx)
 	if err != nil {
 		return err
 	}
-	node := &node{config: config, db: db, engine: engine}
+	node.engine = engine
 	if err := node.wire(documentedPassword); err != nil {
 		engine.Close()
 		return err
@@ -52,7 +53,8 @@ func Run(ctx context.Context, config Config) (err error) {
 }
 
 // newEngine makes the part that works.
-func newEngine(ctx context.Context, c Config, db database) (*workers.Engine, error) {
+func (n *node) newEngine(ctx context.Context) (*workers.Engine, error) {
+	c, db := n.config, n.db
 	registry := workers.NewRegistry()
 	calls, err := workers.NewHTTPHandler(c.HTTPAllow)
 	if err != nil {
@@ -65,6 +67,8 @@ func newEngine(ctx context.Context, c Config, db database) (*workers.Engine, err
 	return workers.NewEngine(ctx, workers.Config{
 		DatabaseURL: db.url, ListenURL: c.ListenURL, Migrate: c.Migrate, Registry: registry,
 		Slots: c.Slots, Queues: c.Queues, Lease: c.Lease, Timeout: c.JobTimeout, Retry: c.Retry, Grace: c.Grace,
+		// The metrics are made from the engine; before it runs they are there.
+		Ticked: func(t events.Tick) { n.metrics.Published(t) }, Heard: func(note events.Note) { n.metrics.Heard(note) },
 		Settings: c.Settings, KeepDone: c.KeepDone, KeepDead: c.KeepDead, KeepEvents: c.KeepEvents, Log: c.Log,
 	})
 }
@@ -75,6 +79,7 @@ type node struct {
 	db       database
 	engine   *workers.Engine
 	overview *events.Overview
+	metrics  *events.Metrics
 	hub      *hub.Hub
 	api      *api.Server
 }
@@ -89,6 +94,17 @@ func (n *node) wire(documentedPassword bool) (err error) {
 		DB: n.engine.Door, Stream: n.engine.Stream, NewQueues: n.engine.NewQueues, Slots: n.slots, Log: c.Log,
 	})
 	n.engine.Stream.Tap(n.overview.Fold)
+	e := n.engine
+	n.metrics = events.NewMetrics(events.MetricsConfig{
+		Overview: n.overview, Leads: e.Pacer.Leads, Stream: e.Stream, Pacer: e.Pacer, Listener: e.Listener,
+		Loops: map[string]func() time.Time{
+			"pacer": e.Pacer.LastSuccess, "tailer": e.Stream.LastSuccess, "reaper": e.Dispatcher.LastSuccess,
+		},
+	})
+	e.Stream.Tap(n.metrics.Fold)
+	if err := n.metrics.Register(metrics); err != nil {
+		return err
+	}
 	metrics.MustRegister(newNodeMetrics(n))
 	hosts, err := c.allowedHosts()
 	if err != nil {

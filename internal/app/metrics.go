@@ -1,8 +1,6 @@
 package app
 
 import (
-	"time"
-
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -46,35 +44,6 @@ func newNodeMetrics(n *node) *nodeMetrics {
 	counter("claims_empty_total", "Claims that found nothing.", func() float64 { return float64(e.Dispatcher.Stats().EmptyClaims) })
 	counter("enqueue_batches_total", "Commits that stored jobs.", func() float64 { return float64(e.Inserter.Stats().Batches) })
 	counter("enqueue_rows_total", "Jobs stored in shared commits.", func() float64 { return float64(e.Inserter.Stats().Rows) })
-	for name, last := range map[string]func() time.Time{
-		"pacer": e.Pacer.LastSuccess, "tailer": e.Stream.LastSuccess, "reaper": e.Dispatcher.LastSuccess,
-	} {
-		gauge("loop_last_success_timestamp_seconds", "When a loop last reached the database.", func() float64 {
-			if at := last(); !at.IsZero() {
-				return float64(at.UnixNano()) / 1e9
-			}
-			return 0
-		}, "loop", name)
-	}
-	flag := func(on bool) float64 {
-		if on {
-			return 1
-		}
-		return 0
-	}
-	gauge("leader", "Whether this node is the pacer.", func() float64 { return flag(e.Pacer.Leads()) })
-	gauge("listener_connected", "Whether this node hears NOTIFY.", func() float64 { return flag(e.Listener.Hears()) })
-	counter("listener_reconnects_total", "Connections of the listener after the first.",
-		func() float64 { return float64(e.Listener.Reconnects()) })
-	gauge("stream_position_seq", "The last event that this node has read.", func() float64 {
-		head, err := e.Stream.Head()
-		if err != nil {
-			return 0
-		}
-		return float64(head.Seq)
-	})
-	counter("stream_reads_total", "Pages of events that readers got.", func() float64 { ring, _ := e.Stream.Reads(); return float64(ring) }, "tier", "ring")
-	counter("stream_reads_total", "Pages of events that readers got.", func() float64 { _, table := e.Stream.Reads(); return float64(table) }, "tier", "table")
 	gauge("build_info", "The version of this node.", func() float64 { return 1 }, "version", n.config.Version, "commit", n.config.Commit)
 	return m
 }
