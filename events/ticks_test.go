@@ -44,7 +44,7 @@ func TestTicksEqualCommitted(t *testing.T) {
 
 	conn, err := pgx.Connect(t.Context(), dsn)
 	require.NoError(t, err)
-	defer conn.Close(context.Background())
+	defer func() { _ = conn.Close(context.Background()) }()
 	var outbox int64
 	require.NoError(t, conn.QueryRow(t.Context(), `SELECT count(*) FROM mini_asynq.outbox`).Scan(&outbox))
 	pgtest.Eventually(t, 60*time.Second, "every committed event is published", func() bool {
@@ -101,7 +101,7 @@ func (w *writers) run(ctx context.Context, seed uint64) {
 			if err != nil {
 				return
 			}
-			defer conn.Close(context.Background())
+			defer func() { _ = conn.Close(context.Background()) }()
 			for ctx.Err() == nil && !conn.IsClosed() {
 				act(ctx, conn, random)
 			}
@@ -262,7 +262,7 @@ func (w *writers) otherDatabase(ctx context.Context, _ *pgx.Conn, random *rand.R
 	if err != nil {
 		return
 	}
-	defer conn.Close(context.Background())
+	defer func() { _ = conn.Close(context.Background()) }()
 	for range 20 {
 		if _, err := conn.Exec(ctx, `SELECT pg_current_xact_id(), pg_sleep($1)`, random.Float64()/20); err != nil {
 			return
@@ -274,7 +274,7 @@ func (w *writers) otherDatabase(ctx context.Context, _ *pgx.Conn, random *rand.R
 func (w *writers) finishPrepared() {
 	conn, err := pgx.Connect(w.t.Context(), w.dsn)
 	require.NoError(w.t, err)
-	defer conn.Close(context.Background())
+	defer func() { _ = conn.Close(context.Background()) }()
 	rows, err := conn.Query(w.t.Context(), `SELECT gid FROM pg_prepared_xacts`)
 	require.NoError(w.t, err)
 	names, err := pgx.CollectRows(rows, pgx.RowTo[string])

@@ -65,7 +65,7 @@ func TestNoWakeupLost(t *testing.T) {
 				t.Error(err)
 				return
 			}
-			defer conn.Close(context.Background())
+			defer func() { _ = conn.Close(context.Background()) }()
 			for ctx.Err() == nil {
 				job, err := slowly(ctx, conn, levels[n], random)
 				if err != nil {

@@ -348,9 +348,11 @@ func TestSQLDoorChecksLikeTheOthers(t *testing.T) {
 func TestRetryDelays(t *testing.T) {
 	t.Parallel()
 	exponential := jobs.RetryPolicy{Interval: 5 * time.Second}
-	for n, want := range map[int]time.Duration{1: 5, 2: 10, 3: 20, 4: 40, 20: 3600, 1000: 3600} {
-		require.Equal(t, want*time.Second*9/10, exponential.Delay(n, 0), "n=%d", n)
-		require.InDelta(t, float64(want*time.Second)*1.1, float64(exponential.Delay(n, 1)), 1e6)
+	for n, want := range map[int]time.Duration{
+		1: 5 * time.Second, 2: 10 * time.Second, 3: 20 * time.Second, 4: 40 * time.Second, 20: time.Hour, 1000: time.Hour,
+	} {
+		require.Equal(t, want*9/10, exponential.Delay(n, 0), "n=%d", n)
+		require.InDelta(t, float64(want)*1.1, float64(exponential.Delay(n, 1)), 1e6)
 	}
 	fixed := jobs.RetryPolicy{Strategy: jobs.Fixed, Interval: 5 * time.Second}
 	require.Equal(t, fixed.Delay(1, 0.5), fixed.Delay(1000, 0.5))

@@ -59,7 +59,7 @@ func TestNodesThatStartAtOnceMigrateOnce(t *testing.T) {
 				errs[i] = err
 				return
 			}
-			defer conn.Close(context.Background())
+			defer func() { _ = conn.Close(context.Background()) }()
 			errs[i] = migrations.Up(context.Background(), conn)
 		})
 	}

@@ -25,7 +25,7 @@ func main() {
 	server := flag.String("server", orDefault(os.Getenv("MINIASYNQ_SERVER"), "http://localhost:8080"), "address of the server")
 	span := flag.Duration("for", time.Minute, "how long to make jobs; 0 is until Ctrl-C")
 	rate := flag.Float64("rate", 10, "jobs a second, on average")
-	seed := flag.Uint64("seed", uint64(time.Now().UnixNano()), "of the random mix; the same seed makes the same jobs") //nolint:gosec // any number will do
+	seed := flag.Uint64("seed", uint64(time.Now().UnixNano()), "of the random mix; the same seed makes the same jobs")
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

@@ -12,6 +12,6 @@ import (
 
 func main() {
 	// Signals after the first change nothing: the stop is bounded, and cutting it short would cost attempts.
-	ctx, _ := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM) //nolint:govet // until the process ends
+	ctx, _ := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	os.Exit(cli.Run(ctx, os.Args[1:]))
 }

@@ -194,7 +194,7 @@ func TestPrivateDatabaseNeedsNoSetUp(t *testing.T) {
 	t.Parallel()
 	dir, err := os.MkdirTemp("", "mini-asynq-state-")
 	require.NoError(t, err)
-	require.NoError(t, os.Chmod(dir, 0o711)) //nolint:gosec // the account of PostgreSQL must pass
+	require.NoError(t, os.Chmod(dir, 0o711))
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	private := func(c *app.Config) { c.DatabaseURL, c.StateDir = "", dir+"/state" }
 	s := serve(t, "", private)
@@ -250,7 +250,7 @@ func TestAddressInUseIsSaid(t *testing.T) {
 	t.Parallel()
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	defer taken.Close()
+	defer func() { _ = taken.Close() }()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	err = app.Run(ctx, app.Config{

@@ -43,7 +43,7 @@ func openDatabase(ctx context.Context, c Config) (database, error) {
 		}
 	}
 	choice := filepath.Join(dir, "choice")
-	remembered, err := os.ReadFile(choice) //nolint:gosec // in our own state folder
+	remembered, err := os.ReadFile(choice)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return database{}, fmt.Errorf("read which database was used before: %w", err)
 	}
