@@ -16,6 +16,8 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
 	"github.com/pressly/goose/v3/database"
+
+	"github.com/mini-asynq/mini-asynq/internal/failpoint"
 )
 
 //go:embed *.sql
@@ -84,9 +86,25 @@ func To(ctx context.Context, conn *pgx.Conn, version int64) error {
 		if err := check(ctx, conn, version); !errors.Is(err, ErrNotMigrated) {
 			return err // another node was faster, or the schema is too new
 		}
-		_, err := p.UpTo(ctx, version)
-		return err
+		return upTo(ctx, p, version)
 	})
+}
+
+// upTo applies one file after the other, each in a transaction of its own: a node that dies in between leaves a version
+// that the next one goes on from.
+func upTo(ctx context.Context, p *goose.Provider, version int64) error {
+	for {
+		current, err := p.GetDBVersion(ctx)
+		if err != nil || current >= version {
+			return err
+		}
+		if _, err := p.UpByOne(ctx); err != nil {
+			return err
+		}
+		if err := failpoint.Hit("migrations.between"); err != nil {
+			return err
+		}
+	}
 }
 
 // Down takes the schema back to a version (0: nothing is left). It loses what the later versions stored.

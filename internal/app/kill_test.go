@@ -247,6 +247,21 @@ func TestKilledAtEachCommitLosesNothing(t *testing.T) {
 	}
 }
 
+// TestKilledInAMigrationGoesOn: the first node dies between two files; the next one finishes, and serves.
+func TestKilledInAMigrationGoesOn(t *testing.T) {
+	t.Parallel()
+	db := pgtest.NewEmptyDB(t)
+	path, err := binary()
+	require.NoError(t, err)
+	doomed := exec.Command(path)
+	doomed.Dir = t.TempDir()
+	doomed.Env = []string{"HOME=" + doomed.Dir, "DATABASE_URL=" + db.DSN(), "SERVER_PORT=0", "MINIASYNQ_FAILPOINTS=migrations.between=kill@2"}
+	require.Error(t, doomed.Run())
+	require.Equal(t, -1, doomed.ProcessState.ExitCode(), "the fault bit")
+	heir := spawn(t, db.DSN())
+	heir.await(heir.enqueue(`{"queue":"q"}`), "completed")
+}
+
 // post returns the status of an answer, 0 for none.
 func post(url, body string) int {
 	answer, err := client.Post(url, "application/json", strings.NewReader(body))
