@@ -171,7 +171,7 @@ SELECT t.first_seq, ` + eventColumns + `
 OFFSET greatest(0, $2 + 1 - coalesce((SELECT seq FROM first), $2 + 1)) LIMIT $3`
 
 // eventColumns are decoded by hand, in this order (decodeEvent).
-const eventColumns = `o.xid::text::bigint, o.at, o.job_id, o.job_version, o.type::text, o.from_status::text, o.to_status::text,
+const eventColumns = `o.xid, o.at, o.job_id, o.job_version, o.type::text, o.from_status::text, o.to_status::text,
        o.priority::text, o.attempt, o.queue, o.kind, o.worker, o.tags, o.actor, o.fence, o.run_at, o.wait_ms, o.run_ms,
        o.total_ms, o.cause, o.reason, o.comment, o.source, o.has_result, o.error, o.data`
 

@@ -405,3 +405,29 @@ func TestStartStopStorm(t *testing.T) {
 	})
 	f.requireInvariants(invariants.Always, invariants.Rest)
 }
+
+// TestDeafHandlerLosesItsJobButKeepsItsSlot: five seconds after its timeout the job moves on; the slot stays taken until
+// the handler returns, so the node never runs more handlers than it has slots.
+func TestDeafHandlerLosesItsJobButKeepsItsSlot(t *testing.T) {
+	f := setup(t)
+	block, entered := make(chan struct{}), make(chan struct{}, 1)
+	n := f.start(workers.Config{Slots: 1, Lease: 2 * time.Second, Registry: handler(func(_ context.Context, job *jobs.Claimed) error {
+		if job.Kind == "deaf" {
+			entered <- struct{}{}
+			<-block
+		}
+		return nil
+	})})
+	id := f.enqueue(jobs.Params{Queue: "q", Kind: "deaf", Timeout: time.Second, MaxRetries: jobs.Retries(0)})[0]
+	pgtest.Receive(t, entered, 5*time.Second, "the handler runs")
+	next := f.enqueue(jobs.Params{Queue: "q", Kind: "fine"})[0]
+	dead := f.await(id, jobs.Dead)
+	require.Equal(t, "timed_out", f.attempts(id)[0].Status)
+	require.GreaterOrEqual(t, dead.FinishedAt.Sub(dead.StartedAt), 5500*time.Millisecond)
+	require.Equal(t, 1, n.Pool.Abandoned())
+	require.Equal(t, 1, n.Pool.Busy())
+	require.Equal(t, jobs.Pending, f.get(next).Status)
+	close(block)
+	f.await(next, jobs.Completed)
+	pgtest.Eventually(t, 5*time.Second, "nothing is abandoned any more", func() bool { return n.Pool.Abandoned() == 0 })
+}
