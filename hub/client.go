@@ -389,10 +389,15 @@ func (c *client) goodbye(e *ending) []byte {
 // are limits.
 func (c *client) watch() {
 	defer close(c.read)
+	var e *ending
 	func() {
 		defer c.recoverPanic()
-		c.end(c.listen())
+		e = c.listen()
+		c.end(e)
 	}()
+	if e != nil && (e.code == CloseNormal || e.code == CloseBroken) {
+		return // nothing more comes
+	}
 	// Closing with unread bytes would reset the connection, and take the close frame away from the client: what still
 	// comes is thrown away until the other side or finish closes.
 	_, _ = io.Copy(io.Discard, c.wire.Conn)

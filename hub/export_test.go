@@ -1,0 +1,52 @@
+package hub
+
+import (
+	"fmt"
+
+	"github.com/mini-asynq/mini-asynq/events"
+)
+
+// OnSignal tells a test of moments in the life of clients: parked, blocked, slow, ended. Before the hub is used.
+func (h *Hub) OnSignal(fn func(moment, principal, cursor string)) {
+	h.signal = func(moment string, c *client) { fn(moment, c.principal, c.pos.String()) }
+}
+
+// FilterMatches is what the filter of a query says about an event.
+func FilterMatches(query map[string][]string, e *events.Event) (bool, error) {
+	f, err := parseFilter(query)
+	if err != nil {
+		return false, err
+	}
+	return f.match(e), nil
+}
+
+// CutOutbox puts events into an outbox and says what is left to send when n bytes are out: the rest of the frame that was
+// cut, and how many frames are whole.
+func CutOutbox(batch []*events.Event, n int) (all []byte, whole int, rest []byte) {
+	var o outbox
+	for _, e := range batch {
+		o.event(e)
+	}
+	whole, rest = o.sent(n)
+	return o.bytes, whole, rest
+}
+
+// Goodbye is the close frame of a code, at its longest.
+func Goodbye(code CloseCode) []byte {
+	far := events.Position{Epoch: 1<<53 - 1, Seq: 1<<53 - 1}
+	c := &client{pos: far, wire: &wire{}}
+	return c.goodbye(&ending{code: code, floor: far})
+}
+
+// AppendFrame is appendFrame.
+func AppendFrame(b []byte, opcode int, payload []byte) []byte { return appendFrame(b, opcode, payload) }
+
+// State says where the hub stands.
+func (h *Hub) State() string {
+	h.mu.Lock()
+	sockets := len(h.clients)
+	h.mu.Unlock()
+	h.fanMu.Lock()
+	defer h.fanMu.Unlock()
+	return fmt.Sprintf("fan at %s, %d sockets, %d parked, %d histories", h.at, sockets, len(h.parked), len(h.history))
+}
