@@ -3,6 +3,7 @@ package dispatcher
 import (
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -52,6 +53,9 @@ func (d *Demand) Close() {
 	defer d.dispatcher.mu.Unlock()
 	d.closed, d.idle = true, 0
 	d.group.demands = slices.DeleteFunc(d.group.demands, func(o *Demand) bool { return o == d })
+	if len(d.group.demands) == 0 {
+		delete(d.dispatcher.groups, groupKey(d.want)) // what it knew of its queues goes with it
+	}
 }
 
 // group is all demands that want the same queues and kinds as the same worker: they share what is known about the
@@ -70,7 +74,7 @@ func groupKey(w Want) string {
 	for _, name := range slices.Sorted(maps.Keys(w.Queues)) {
 		b.WriteString(name)
 		b.WriteByte(':')
-		b.WriteString(time.Duration(w.Queues[name]).String())
+		b.WriteString(strconv.Itoa(w.Queues[name]))
 		b.WriteByte(' ')
 	}
 	b.WriteByte('|')

@@ -23,16 +23,17 @@ type Dispatcher struct {
 	timers *timers
 	kick   chan struct{} // capacity 1: something changed. Never closed.
 
-	mu       sync.Mutex // guards what follows; nothing blocks under it
-	groups   map[string]*group
-	reports  []report      // outcomes that wait for a turn
-	inFlight int           // turns under way
-	flushing bool          // one of them carries outcomes alone
-	storing  int           // outcomes in turns under way
-	draining bool          // no new claims
-	suspect  bool          // a claim may have got lost with its connection
-	holdOff  time.Time     // no turn before: the database is away
-	idleCh   chan struct{} // closed when nothing is left to store; made by Flush
+	mu         sync.Mutex // guards what follows; nothing blocks under it
+	groups     map[string]*group
+	reports    []report      // outcomes that wait for a turn
+	inFlight   int           // turns under way
+	flushing   bool          // one of them carries outcomes alone
+	storing    int           // outcomes in turns under way
+	draining   bool          // no new claims
+	suspect    bool          // a claim may have got lost with its connection
+	recovering bool          // it is being looked for: nothing may be claimed meanwhile
+	holdOff    time.Time     // no turn before: the database is away
+	idleCh     chan struct{} // closed when nothing is left to store; made by Flush
 
 	turns, claimed, emptyClaims atomic.Int64
 }
@@ -246,10 +247,10 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 // turn is one round trip that was planned.
 type turn struct {
 	group   *group // nil: outcomes only
-	queues  []*queueState
-	claims  []jobs.Claim
+	sent    []sent
 	slots   int // idle slots that the claims are for
 	reports []report
+	storing int  // how many reports it began with
 	recover bool // look for claims that got lost, before anything else
 }
 
@@ -266,6 +267,9 @@ func (d *Dispatcher) plan(now time.Time) (*turn, time.Duration) {
 	defer d.mu.Unlock()
 	if wait := d.holdOff.Sub(now); wait > 0 {
 		return nil, wait
+	}
+	if d.recovering {
+		return nil, time.Second // its end is a kick
 	}
 	if d.suspect && d.inFlight == 0 {
 		// Nothing may be claimed while what was claimed is compared with what is known.
@@ -288,9 +292,9 @@ func (d *Dispatcher) plan(now time.Time) (*turn, time.Duration) {
 			wait = min(wait, g.nextLook(now))
 			continue
 		}
-		t := &turn{group: g, queues: queues, reports: d.takeReports()}
+		t := &turn{group: g, reports: d.takeReports()}
 		for _, q := range queues {
-			t.claims = append(t.claims, q.claim(g.want, d.config.Lease))
+			t.sent = append(t.sent, q.claim(g.want, d.config.Lease, now))
 			t.slots += q.share
 		}
 		g.reserved += t.slots
@@ -310,7 +314,9 @@ func (d *Dispatcher) plan(now time.Time) (*turn, time.Duration) {
 // begin counts a turn as under way. Under mu.
 func (d *Dispatcher) begin(t *turn) {
 	d.inFlight++
-	d.storing += len(t.reports)
+	t.storing = len(t.reports)
+	d.storing += t.storing
+	d.recovering = d.recovering || t.recover
 }
 
 func (d *Dispatcher) takeReports() []report {
@@ -348,24 +354,30 @@ func (d *Dispatcher) run(ctx context.Context, t *turn) error {
 	err := failpoint.Hit("dispatcher.turn.before_commit")
 	var result jobs.TurnResult
 	if err == nil {
-		result, err = d.config.Store.Turn(callCtx, jobs.Turn{Outcomes: outcomes, Claims: t.claims})
+		claims := make([]jobs.Claim, len(t.sent))
+		for i, s := range t.sent {
+			claims[i] = s.claim
+		}
+		result, err = d.config.Store.Turn(callCtx, jobs.Turn{Outcomes: outcomes, Claims: claims})
 	}
 	if err == nil {
 		err = failpoint.Hit("dispatcher.turn.after_commit")
 	}
-	if err != nil && !jobs.Transient(err) && !errors.Is(err, jobs.ErrCommitUnknown) && len(outcomes) > 0 {
-		// One outcome that cannot be stored must not hold up the others: one by one.
-		var finishErr error
+	locked := jobs.Locked(err)
+	if err != nil && (locked || !jobs.Transient(err) && !errors.Is(err, jobs.ErrCommitUnknown)) && len(outcomes) > 0 {
+		// One outcome that cannot be stored, or whose row somebody holds, must not hold up the others.
 		finishCtx, cancel := context.WithTimeout(ctx, d.config.Deadline)
-		result = jobs.TurnResult{}
-		result.Verdicts, finishErr = d.config.Store.Finish(finishCtx, outcomes)
+		verdicts, finishErr := d.config.Store.Finish(finishCtx, outcomes)
 		cancel()
 		if finishErr == nil {
-			d.settle(t.reports, result.Verdicts)
+			d.settle(t.reports, verdicts)
 			t.reports = nil
 		}
 		d.end(t, nil, err)
-		return finishErr
+		if locked {
+			return finishErr
+		}
+		return err
 	}
 	if err != nil {
 		d.end(t, nil, err)
@@ -378,8 +390,13 @@ func (d *Dispatcher) run(ctx context.Context, t *turn) error {
 
 // settle tells what became of outcomes.
 func (d *Dispatcher) settle(reports []report, verdicts []jobs.Verdict) {
+	var busy []report
 	for i, r := range reports {
 		v := verdicts[i]
+		if v.Busy {
+			busy = append(busy, r)
+			continue
+		}
 		d.leases.drop(r.work)
 		if v.Fault != nil {
 			d.config.Log.Error().Err(v.Fault).Stringer("job_id", r.outcome.JobID).Int64("fence", r.outcome.Fence).
@@ -395,6 +412,26 @@ func (d *Dispatcher) settle(reports []report, verdicts []jobs.Verdict) {
 			r.stored(v)
 		}
 	}
+	if len(busy) > 0 {
+		d.later(busy)
+	}
+}
+
+// busyPause is how long an outcome waits whose row somebody else holds.
+const busyPause = 100 * time.Millisecond
+
+// later reports outcomes again after a pause. Flush waits for them.
+func (d *Dispatcher) later(busy []report) {
+	d.mu.Lock()
+	d.storing += len(busy)
+	d.mu.Unlock()
+	time.AfterFunc(busyPause, func() {
+		d.mu.Lock()
+		d.storing -= len(busy)
+		d.reports = append(d.reports, busy...)
+		d.mu.Unlock()
+		d.poke()
+	})
 }
 
 // end takes in what a turn brought, and hands it out.
@@ -404,32 +441,41 @@ func (d *Dispatcher) end(t *turn, result *jobs.TurnResult, err error) {
 		works  []*Work
 	}
 	var deliveries []delivery
-	var surplus []*Work
+	var surplus, stale []*Work
 	now := time.Now()
 
 	d.mu.Lock()
 	d.inFlight--
-	d.storing -= len(t.reports)
-	if t.group == nil && !t.recover {
+	d.storing -= t.storing
+	switch {
+	case t.recover:
+		d.recovering = false
+	case t.group == nil:
 		d.flushing = false
 	}
 	if err != nil {
 		// What was not stored is tried again, in front of what came since.
 		d.reports = append(t.reports[:len(t.reports):len(t.reports)], d.reports...)
-		for _, q := range t.queues {
-			q.hot, q.whole = true, true
+		for _, s := range t.sent {
+			s.queue.hot, s.queue.whole = true, true
 		}
-		d.suspect = d.suspect || len(t.claims) > 0 || t.recover
+		// A lock that was not to be had took the claims back with it.
+		d.suspect = d.suspect || len(t.sent) > 0 && !jobs.Locked(err) || t.recover
 	}
 	var works []*Work
 	if result != nil {
 		for i, got := range result.Claimed {
-			t.queues[i].learn(t.claims[i].Limit, t.claims[i].Probe, result.Left[i], got, now)
+			t.sent[i].queue.learn(t.sent[i], result.Left[i], got, now)
 			if len(got) == 0 {
 				d.emptyClaims.Add(1)
 			}
 			for _, j := range got {
-				works = append(works, &Work{Job: j, dispatcher: d})
+				w := &Work{Job: j, dispatcher: d}
+				if now.Sub(j.ClaimedAt) >= d.config.Lease/2 {
+					stale = append(stale, w) // the claim waited for so long that little of the lease is left
+				} else {
+					works = append(works, w)
+				}
 			}
 		}
 		d.claimed.Add(int64(len(works)))
@@ -460,6 +506,9 @@ func (d *Dispatcher) end(t *turn, result *jobs.TurnResult, err error) {
 
 	for _, del := range deliveries {
 		del.demand.want.Deliver(del.works)
+	}
+	for _, w := range stale {
+		w.Finish(jobs.Release(&w.Job.Job, "lost_claim"), nil)
 	}
 	// The slots went away while the claim was under way.
 	for _, w := range surplus {

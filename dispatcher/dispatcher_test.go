@@ -34,6 +34,8 @@ type fakeStore struct {
 	due      jobs.Due
 	promoted int
 	known    []uuid.UUID // what the last LostClaims was told
+	during   func()      // called once in the middle of the next turn
+	asking   func()      // called in the middle of LostClaims
 }
 
 func newFakeStore() *fakeStore {
@@ -58,6 +60,13 @@ func (s *fakeStore) Turn(_ context.Context, t jobs.Turn) (jobs.TurnResult, error
 		return jobs.TurnResult{}, s.fail
 	}
 	s.turns = append(s.turns, t)
+	if s.during != nil {
+		during := s.during
+		s.during = nil
+		s.mu.Unlock()
+		during()
+		s.mu.Lock()
+	}
 	result := jobs.TurnResult{
 		Verdicts: make([]jobs.Verdict, len(t.Outcomes)), Claimed: make([][]*jobs.Claimed, len(t.Claims)), Left: make([]bool, len(t.Claims)),
 	}
@@ -106,6 +115,11 @@ func (s *fakeStore) LostClaims(_ context.Context, _ string, known []uuid.UUID) (
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.known = append([]uuid.UUID{}, known...)
+	if s.asking != nil {
+		s.mu.Unlock()
+		s.asking()
+		s.mu.Lock()
+	}
 	return nil, s.fail
 }
 
@@ -367,16 +381,21 @@ func TestDeadlinesAreServedOnceTheyCome(t *testing.T) {
 	t.Parallel()
 	store := newFakeStore()
 	in(t, store, func(t *testing.T, d *dispatcher.Dispatcher) {
+		store.mu.Lock()
+		store.promoted = 0 // the sweep of the start looks, too
+		store.mu.Unlock()
 		d.JobDueIn(time.Hour)
 		d.JobDueIn(time.Minute)
 		pass(59 * time.Second)
 		store.mu.Lock()
-		require.Zero(t, store.promoted)
+		before := store.promoted
 		store.mu.Unlock()
+		require.Zero(t, before)
 		pass(2 * time.Second)
 		store.mu.Lock()
-		defer store.mu.Unlock()
-		require.Equal(t, 1, store.promoted)
+		after := store.promoted
+		store.mu.Unlock()
+		require.Equal(t, 1, after)
 	})
 }
 
@@ -387,4 +406,63 @@ func TestDispatcherRefusesBadSettings(t *testing.T) {
 		require.ErrorContains(t, err, part)
 	}
 	require.False(t, errors.Is(err, jobs.ErrNotFound))
+}
+
+// TestNothingIsClaimedWhileLostClaimsAreLookedFor: a claim beside the search would look lost to it.
+func TestNothingIsClaimedWhileLostClaimsAreLookedFor(t *testing.T) {
+	t.Parallel()
+	store := newFakeStore()
+	in(t, store, func(t *testing.T, d *dispatcher.Dispatcher) {
+		demand := d.Join(dispatcher.Want{Deliver: func([]*dispatcher.Work) {}})
+		store.add("q", 10)
+		store.mu.Lock()
+		store.fail = fmt.Errorf("gone: %w", context.DeadlineExceeded)
+		between := -1
+		store.asking = func() {
+			before, _ := store.snapshot()
+			pass(5 * time.Second) // a slow search
+			after, _ := store.snapshot()
+			between = len(after) - len(before)
+		}
+		store.mu.Unlock()
+		demand.Add(5)
+		d.WakeWhole("q")
+		pass(10 * time.Millisecond)
+		store.mu.Lock()
+		store.fail = nil
+		store.mu.Unlock()
+		for range 100 {
+			pass(100 * time.Millisecond)
+			d.WakeWhole("q")
+		}
+		require.Zero(t, between)
+		turns, _ := store.snapshot()
+		require.NotEmpty(t, turns, "afterwards it claims again")
+	})
+}
+
+// TestWakeDuringAClaimStands: a place in line that is named while a claim is under way is where the next one starts, even
+// if the claim came back full from further down.
+func TestWakeDuringAClaimStands(t *testing.T) {
+	t.Parallel()
+	store := newFakeStore()
+	in(t, store, func(t *testing.T, d *dispatcher.Dispatcher) {
+		delivered := make(chan []*dispatcher.Work, 10)
+		demand := d.Join(dispatcher.Want{Deliver: func(works []*dispatcher.Work) { delivered <- works }})
+		early := jobs.Key{RunAt: time.Now().Add(-time.Hour)}
+		store.add("q", 100)
+		demand.Add(1)
+		d.WakeQueue("q", jobs.Normal, jobs.Key{RunAt: time.Now()})
+		<-delivered // over the full range
+		store.mu.Lock()
+		store.during = func() { d.WakeQueue("q", jobs.Normal, early) }
+		store.mu.Unlock()
+		demand.Add(1)
+		<-delivered
+		demand.Add(1)
+		<-delivered
+		turns, _ := store.snapshot()
+		last := turns[len(turns)-1].Claims[0]
+		require.False(t, early.Less(last.From[jobs.Normal.Index()]), "the next claim starts at the early place, or before")
+	})
 }

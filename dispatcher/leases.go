@@ -177,6 +177,8 @@ func (l *leases) extend(ctx context.Context, works []*Work) {
 		switch {
 		case l.held[w.Job.ID] != w:
 			// Finished meanwhile: that it is not running any more says nothing.
+		case extensions[i].Busy:
+			// Asked again soon; if that goes on, the attempt stops before its lease ends.
 		case !extensions[i].Held:
 			lost = append(lost, w)
 			delete(l.held, w.Job.ID)

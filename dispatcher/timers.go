@@ -2,6 +2,7 @@ package dispatcher
 
 import (
 	"context"
+	"errors"
 	"math"
 	"sync"
 	"sync/atomic"
@@ -228,11 +229,12 @@ func (t *timers) resume(ctx context.Context) error {
 	return err
 }
 
-// sweep looks at everything that could have been missed. act asks for the deadlines afterwards.
+// sweep looks at everything that could have been missed. act asks for the deadlines afterwards. One kind that fails must
+// not keep the others from being served.
 func (t *timers) sweep(ctx context.Context) error {
 	queues, err := t.d.config.Store.PendingQueues(ctx)
 	for _, name := range queues {
 		t.d.WakeWhole(name)
 	}
-	return err
+	return errors.Join(err, t.promote(ctx), t.reap(ctx))
 }

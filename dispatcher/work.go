@@ -34,7 +34,7 @@ func (w *Work) OnStop(stop func(cause error)) {
 	}
 }
 
-// halt tells the worker to stop. Only the first cause counts, except that a lost lease overrides a cancel.
+// halt tells the worker to stop. Only the first cause counts.
 func (w *Work) halt(cause error) {
 	w.mu.Lock()
 	stop := w.stop

@@ -112,19 +112,25 @@ func jsonb(raw []byte) []byte {
 	return append([]byte(nil), raw[1:]...)
 }
 
-// texts decodes a one-dimensional text[]: dimensions, flags, element type, length, lower bound, elements.
+// texts decodes a text[] of any number of dimensions into one list: dimensions, flags, element type, then length and
+// lower bound of each dimension, then the elements.
 func (d *decoder) texts(raw []byte) ([]string, error) {
 	if len(raw) < 12 {
 		return nil, errShape
 	}
-	if binary.BigEndian.Uint32(raw) == 0 {
+	dimensions := int(binary.BigEndian.Uint32(raw))
+	raw = raw[12:]
+	if dimensions == 0 {
 		return nil, nil
 	}
-	if len(raw) < 20 {
+	if dimensions > 6 || len(raw) < 8*dimensions {
 		return nil, errShape
 	}
-	n := int(binary.BigEndian.Uint32(raw[12:]))
-	raw = raw[20:]
+	n := 1
+	for range dimensions {
+		n *= int(binary.BigEndian.Uint32(raw))
+		raw = raw[8:]
+	}
 	out := make([]string, 0, min(n, 64))
 	for range n {
 		if len(raw) < 4 {

@@ -236,6 +236,12 @@ func (l *Listener) test(ctx context.Context) {
 			return
 		case <-l.heard:
 		case <-deadline.C:
+			l.mu.Lock()
+			same := l.conn == conn
+			l.mu.Unlock()
+			if !same {
+				return // it has been replaced already
+			}
 			l.config.Log.Warn().Msg("listener does not hear: no echo came back, connecting anew")
 			l.hears.Store(false)
 			// Breaks the read that pgxlisten waits in; it closes the connection and dials again.

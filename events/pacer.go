@@ -19,6 +19,9 @@ import (
 // pacerLockKey is the advisory lock of the preferred pacer, one per database.
 const pacerLockKey int64 = 0x70616365725f6d71
 
+// epochDeadline bounds the begin of an epoch: it sets the whole outbox aside.
+const epochDeadline = time.Hour
+
 // PacerConfig says how a node paces. Zero values mean the defaults.
 type PacerConfig struct {
 	// Connect opens the pacer's own direct connection: it holds the lock and makes the ticks. Required.
@@ -80,7 +83,7 @@ func (c PacerConfig) withDefaults() PacerConfig {
 // sleeps, and notifies.
 type Pacer struct {
 	config  PacerConfig
-	notes   chan Note // capacity 64: what is dropped is a hint beside 64 hints. Never closed.
+	notes   chan Note // capacity 64; what is dropped beside 64 notes finds the pacer awake. Never closed.
 	leads   atomic.Bool
 	tickedN atomic.Int64
 	lastOK  atomic.Int64 // unix nanoseconds of the last statement that succeeded
@@ -154,14 +157,14 @@ func (p *Pacer) session(ctx context.Context) error {
 		_ = conn.Close(closeCtx) // the connection is given up either way
 	}()
 	s := &pacerSession{Pacer: p, conn: conn}
-	if err := s.call(ctx, func(ctx context.Context) error {
-		begun, err := beginEpoch(ctx, conn)
-		if begun {
-			p.config.Log.Info().Msg("a new epoch of the event stream has begun")
-		}
+	epochCtx, cancelEpoch := context.WithTimeout(ctx, epochDeadline)
+	begun, err := beginEpoch(epochCtx, conn)
+	cancelEpoch()
+	if err != nil {
 		return err
-	}); err != nil {
-		return err
+	}
+	if begun {
+		p.config.Log.Info().Msg("a new epoch of the event stream has begun")
 	}
 	if err := s.askForLock(ctx); err != nil {
 		return err
@@ -371,7 +374,7 @@ func (s *pacerSession) drainNotes() {
 // sleep returns when this node has to work. asked: at a hint, if it is the preferred pacer; if it is not, when the hint
 // was not followed by a tick, or when an awake pacer falls silent. Not asked: the safety sweep.
 func (s *pacerSession) sleep(ctx context.Context) (asked bool, err error) {
-	s.drainNotes()
+	// What was heard since the last tick of the way to sleep still counts: a hint may be among it.
 	start := time.Now()
 	var hintAt time.Time // of a hint that nobody has answered yet
 	timer := time.NewTimer(time.Hour)

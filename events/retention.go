@@ -60,19 +60,14 @@ func Retire(ctx context.Context, db jobs.DB, keep time.Duration) error {
 		return err
 	}
 	for _, name := range old {
-		var needed bool
-		// The name comes from the catalogue, not from a caller.
-		err := db.QueryRow(ctx, `SELECT EXISTS (SELECT FROM `+pgx.Identifier{"mini_asynq", name}.Sanitize()+`
-			WHERE NOT pg_visible_in_snapshot(xid, $1::pg_snapshot))`, snap).Scan(&needed)
-		if err != nil {
-			return fmt.Errorf("look into %s: %w", name, err)
-		}
-		if needed {
-			continue
-		}
-		if err := jobs.DropPartition(ctx, db, name); err != nil {
+		if _, err := jobs.DropPartition(ctx, db, name, snap); err != nil {
 			return err
 		}
+	}
+	// What was set aside when the epoch changed is nobody's to read; it goes when it is as old as everything else.
+	_, err = db.Exec(ctx, `DELETE FROM mini_asynq.outbox_past WHERE at < clock_timestamp() - $1::interval`, keep)
+	if err != nil {
+		return fmt.Errorf("drop events of earlier epochs: %w", err)
 	}
 	return nil
 }

@@ -140,7 +140,8 @@ func (s *Stream) LastSuccess() time.Time {
 func (s *Stream) Reads() (ring, table int64) { return s.ringReads.Load(), s.tableReads.Load() }
 
 // Resolve turns what a client states as a cursor into a position: "earliest", "latest", "" (latest), or a cursor, which
-// is checked: ErrCursorInvalid (malformed, or ahead of the log), *EpochError, *ExpiredError, ErrNotReady.
+// is checked: ErrCursorInvalid (malformed, or ahead of the log), *EpochError, *ExpiredError, ErrNotReady. A cursor that is
+// ahead of what this node has read may come from a node that has read more: it is waited for, a second at most.
 func (s *Stream) Resolve(cursor string) (Position, error) {
 	head, err := s.Head()
 	if err != nil {
@@ -156,7 +157,31 @@ func (s *Stream) Resolve(cursor string) (Position, error) {
 	if err != nil {
 		return Position{}, err
 	}
+	if p.Epoch == head.Epoch && p.Seq > head.Seq {
+		head = s.await(p)
+	}
 	return p, s.check(p, head)
+}
+
+// aheadWait is how long a cursor may be ahead of what this node has read: another node has read more, and gave it out.
+const aheadWait = time.Second
+
+// await waits a little for the head to reach a position.
+func (s *Stream) await(p Position) Position {
+	s.Wake()
+	timer := time.NewTimer(aheadWait)
+	defer timer.Stop()
+	for {
+		head, changed := s.ring.state()
+		if head.Epoch != p.Epoch || head.Seq >= p.Seq {
+			return head
+		}
+		select {
+		case <-timer.C:
+			return head
+		case <-changed:
+		}
+	}
 }
 
 func (s *Stream) check(p, head Position) error {
@@ -190,11 +215,11 @@ func (s *Stream) Read(ctx context.Context, after Position, limit int) ([]*Event,
 	defer cancel()
 	batch := make([]*Event, 0, min(limit, 1000))
 	_, _, err = readPage(ctx, s.config.DB, after, limit, ticksFor(limit), func(e *Event) { batch = append(batch, e) })
-	if err != nil {
+	if err != nil && !errors.Is(err, errHole) {
 		return nil, err
 	}
-	if len(batch) == 0 {
-		// Below the head something must follow: retention took it between the check and the query.
+	if len(batch) == 0 || err != nil {
+		// Below the head something must follow: retention took it, and the floor has moved.
 		if err := s.refreshFloor(ctx); err != nil {
 			return nil, err
 		}
@@ -260,6 +285,7 @@ func (s *Stream) Run(ctx context.Context) error {
 				return nil
 			case <-s.wake:
 			case <-sweep.C:
+				s.missed.Store(true) // the floor moves with retention, of which nobody tells
 			}
 			continue
 		}
@@ -315,7 +341,8 @@ func (s *Stream) tail(ctx context.Context, head Position) (more bool, err error)
 	return n == tailPage || ticks >= tailTicks-1, err
 }
 
-// lookAtEpoch takes over the present epoch: at the start, and when it has changed.
+// lookAtEpoch takes over the present epoch: at the start, when it has changed, and when this node was away for so long
+// that retention has passed it.
 func (s *Stream) lookAtEpoch(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, s.config.Deadline)
 	defer cancel()
@@ -328,14 +355,14 @@ func (s *Stream) lookAtEpoch(ctx context.Context) error {
 	}
 	s.setFloor(epoch.Floor)
 	head, _ := s.ring.state()
-	if head.Epoch == epoch.Number {
+	if head.Epoch == epoch.Number && head.Seq >= epoch.Floor.Seq {
 		return nil
 	}
 	s.ring.reset(epoch.Head)
 	s.config.Began()
 	select {
 	case <-s.ready:
-		s.config.Log.Warn().Int64("epoch", epoch.Number).Msg("the stream has a new epoch")
+		s.config.Log.Warn().Int64("epoch", epoch.Number).Msg("the stream was taken up anew")
 	default:
 		close(s.ready)
 	}

@@ -174,6 +174,8 @@ func TestRetentionTellsAndKeepsWhatIsNeeded(t *testing.T) {
 		pgtest.Eventually(t, 5*time.Second, "the event is published", func() bool { return len(f.events()) == n+1 })
 	}
 	f.stop()
+	witness := follow(t, db.DSN(), options{noPacer: true, noListener: true})
+	witness.ready(t)
 	// The first two events move into an old day; the third stays young although its row lies there, too.
 	exec := func(sql string) {
 		_, err := conn.Exec(t.Context(), sql)
@@ -194,6 +196,14 @@ func TestRetentionTellsAndKeepsWhatIsNeeded(t *testing.T) {
 	var expired *events.ExpiredError
 	require.ErrorAs(t, err, &expired)
 	require.EqualValues(t, 2, expired.Floor.Seq)
+	// A node that was there all the while has the old floor in mind until it reads into the gap.
+	_, err = witness.Read(t.Context(), start, 10)
+	require.ErrorAs(t, err, &expired)
+	first, err := witness.Resolve("earliest")
+	require.NoError(t, err)
+	rest, err := witness.Read(t.Context(), first, 10)
+	require.NoError(t, err)
+	require.Len(t, rest, 1)
 	var partitions int
 	require.NoError(t, conn.QueryRow(t.Context(), `SELECT count(*) FROM mini_asynq.partitions()
 		WHERE parent = 'outbox' AND begins < '2025-01-01'`).Scan(&partitions))

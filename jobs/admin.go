@@ -176,7 +176,9 @@ func DeleteJob(ctx context.Context, db DB, id uuid.UUID, act Act) error {
 		if status != "" {
 			return &TransitionError{ID: id, Status: status, Action: ActionDelete}
 		}
-		if _, err := tx.Exec(ctx, `SELECT set_config('mini_asynq.actor', $1, true)`, act.Actor); err != nil {
+		// An earlier move in the caller's transaction must not hide this event.
+		if _, err := tx.Exec(ctx, `SELECT set_config('mini_asynq.actor', $1, true), set_config('mini_asynq.comment', $2, true),
+			set_config('mini_asynq.moving', 'off', true)`, act.Actor, Storable(act.Reason, 1024)); err != nil {
 			return err
 		}
 		tag, err := tx.Exec(ctx, `DELETE FROM mini_asynq.jobs_finished WHERE id = $1`, id)
@@ -223,6 +225,12 @@ func inTx(ctx context.Context, db DB, action string, fn func(pgx.Tx) error) erro
 			return err
 		}
 		return fmt.Errorf("%s: %w", action, err)
+	}
+	if _, nested := db.(pgx.Tx); nested {
+		// The setting would last until the caller's transaction ends, and with it the guard would be off.
+		if _, err := tx.Exec(ctx, `SELECT set_config('mini_asynq.moving', 'off', true)`); err != nil {
+			return fmt.Errorf("%s: %w", action, err)
+		}
 	}
 	if err := tx.Commit(ctx); err != nil {
 		return fmt.Errorf("%s: %w", action, commitUnknown(err))

@@ -64,21 +64,21 @@ UPDATE mini_asynq.jobs
  WHERE ctid = ANY (ARRAY(
        SELECT ctid FROM (
            SELECT ctid FROM mini_asynq.jobs
-            WHERE queue = $1 AND priority = 'high' AND status = 'pending' AND (run_at, id) >= ($4, $5)
+            WHERE queue = $1 AND priority = 'high' AND status = 'pending' AND attempt < attempt_limit AND (run_at, id) >= ($4, $5)
               AND ($10::text[] IS NULL OR kind = ANY ($10))
               AND NOT EXISTS (SELECT FROM mini_asynq.queues WHERE name = $1 AND paused)
             ORDER BY run_at, id LIMIT $11 FOR UPDATE SKIP LOCKED) high
        UNION ALL
        SELECT ctid FROM (
            SELECT ctid FROM mini_asynq.jobs
-            WHERE queue = $1 AND priority = 'normal' AND status = 'pending' AND (run_at, id) >= ($6, $7)
+            WHERE queue = $1 AND priority = 'normal' AND status = 'pending' AND attempt < attempt_limit AND (run_at, id) >= ($6, $7)
               AND ($10::text[] IS NULL OR kind = ANY ($10))
               AND NOT EXISTS (SELECT FROM mini_asynq.queues WHERE name = $1 AND paused)
             ORDER BY run_at, id LIMIT $11 FOR UPDATE SKIP LOCKED) normal
        UNION ALL
        SELECT ctid FROM (
            SELECT ctid FROM mini_asynq.jobs
-            WHERE queue = $1 AND priority = 'low' AND status = 'pending' AND (run_at, id) >= ($8, $9)
+            WHERE queue = $1 AND priority = 'low' AND status = 'pending' AND attempt < attempt_limit AND (run_at, id) >= ($8, $9)
               AND ($10::text[] IS NULL OR kind = ANY ($10))
               AND NOT EXISTS (SELECT FROM mini_asynq.queues WHERE name = $1 AND paused)
             ORDER BY run_at, id LIMIT $11 FOR UPDATE SKIP LOCKED) low
@@ -93,6 +93,8 @@ func PlanSettings() map[string]string {
 	return map[string]string{
 		"plan_cache_mode": "force_generic_plan", "jit": "off", "enable_seqscan": "off", "enable_bitmapscan": "off",
 		"enable_hashjoin": "off", "enable_mergejoin": "off",
+		// A row that a stranger's transaction holds must not hold up a turn.
+		"lock_timeout": "200",
 	}
 }
 
@@ -111,7 +113,7 @@ func (c Claim) queue(batch *pgx.Batch) {
 // to wait for: its resume is an event.
 const probeSQL = `
 SELECT EXISTS (SELECT FROM mini_asynq.jobs
-                WHERE queue = $1 AND status = 'pending' AND ($2::text[] IS NULL OR kind = ANY ($2)))
+                WHERE queue = $1 AND status = 'pending' AND attempt < attempt_limit AND ($2::text[] IS NULL OR kind = ANY ($2)))
    AND NOT EXISTS (SELECT FROM mini_asynq.queues WHERE name = $1 AND paused)`
 
 func (c Claim) read(results pgx.BatchResults, sentAt time.Time) ([]*Claimed, error) {

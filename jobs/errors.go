@@ -92,6 +92,9 @@ func sqlState(err error) string {
 	return ""
 }
 
+// Locked tells whether a statement gave up waiting for a lock that somebody else holds. It changed nothing.
+func Locked(err error) bool { return sqlState(err) == stateLockNotAvailable }
+
 // Transient tells whether the same call may succeed when it is made again: a deadlock, a serialization failure, a
 // cancelled statement, or a database that is away. It says nothing about whether the failed call took effect.
 func Transient(err error) bool {
@@ -103,7 +106,7 @@ func Transient(err error) bool {
 }
 
 // Unavailable tells whether err says that the database cannot be used at the moment: it is away, refuses connections,
-// is read-only, out of space or out of connections, or a deadline passed.
+// is read-only, locked, out of space or out of connections, or a deadline passed.
 func Unavailable(err error) bool {
 	if err == nil {
 		return false
@@ -114,7 +117,8 @@ func Unavailable(err error) bool {
 		case "08", "53", "57", "58": // connection, resources, operator intervention, system error
 			return true
 		}
-		return pg.Code == "25006" // read-only transaction: a standby, or a disk that was taken away
+		// A read-only transaction: a standby, or a disk that was taken away. Or a table that somebody has locked.
+		return pg.Code == "25006" || pg.Code == stateLockNotAvailable
 	}
 	var connect *pgconn.ConnectError
 	if errors.As(err, &connect) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, ErrCommitUnknown) {
@@ -128,6 +132,10 @@ func Unavailable(err error) bool {
 // effect: the request left, and what came back was no verdict of the server. A backend that is told to die may have
 // committed before it said so.
 func commitUnknown(err error) error {
+	var connect *pgconn.ConnectError
+	if errors.As(err, &connect) {
+		return err // nothing was sent
+	}
 	switch state := sqlState(err); {
 	case err == nil, pgconn.SafeToRetry(err):
 		return err

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -12,8 +13,9 @@ import (
 )
 
 // completedSQL ends attempts that succeeded at the first try: the common case, without a decision in it.
-// Index: jobs_pkey, by id; the fence decides. Locks: the rows, in the order of the arrays. A twin with a stale fence
-// deletes nothing.
+// Index: jobs_pkey, by id; the fence decides. Locks: the rows, in the order of the arrays, and it waits for those that
+// others hold, as long as the session's lock_timeout (PlanSettings) lets it: then Finish does without. A twin with a stale
+// fence deletes nothing.
 const completedSQL = `
 WITH outcome AS (
     SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::jsonb[]) AS o(job_id, stated, result)
@@ -46,7 +48,8 @@ const finishedColumns = `id, queue, kind, payload, status, priority, max_retries
 // finishSQL ends attempts of any outcome. The row decides what comes next: a cancel request beats all but success; a
 // snooze and a release give the attempt back; a failure is retried while the budget lasts.
 //
-// Index: jobs_pkey; job_attempts_live by job_id. Locks: the rows of jobs in id order, before anything is decided.
+// Index: jobs_pkey; job_attempts_live by job_id. Locks: the rows of jobs in id order, before anything is decided; it passes
+// over rows that others hold and reports them, so that a stranger's transaction holds up one job and not a node.
 // The reaper's word counts only if the lease has run out by now: an extension may have come in between.
 const finishSQL = `
 WITH outcome AS (
@@ -59,7 +62,7 @@ WITH outcome AS (
       JOIN mini_asynq.jobs j ON j.id = o.job_id AND j.fence = o.stated AND j.status = 'running'
      WHERE o.how <> 'lease_expired' OR j.lease_expires_at <= clock_timestamp()
      ORDER BY j.id
-       FOR UPDATE OF j
+       FOR UPDATE OF j SKIP LOCKED
 ), verdict AS MATERIALIZED (
     SELECT t.*,
            CASE WHEN how = 'completed' THEN 'completed'::mini_asynq.job_status
@@ -126,7 +129,11 @@ WITH outcome AS (
            CASE WHEN next = 'cancelled' AND cancel_requested_at IS NOT NULL THEN comment END, ended, result
       FROM verdict WHERE next IN ('completed', 'cancelled', 'dead')
 )
-SELECT id, fence, next::text, CASE WHEN next IN ('retrying', 'scheduled') THEN delay END FROM verdict`
+SELECT id, fence, next::text, CASE WHEN next IN ('retrying', 'scheduled') THEN delay END FROM verdict
+ UNION ALL
+SELECT j.id, j.fence, '', NULL FROM outcome o
+  JOIN mini_asynq.jobs j ON j.id = o.job_id AND j.fence = o.stated AND j.status = 'running'
+ WHERE NOT EXISTS (SELECT FROM target t WHERE t.id = j.id)`
 
 // splitOutcomes returns the places of the outcomes that completedSQL may end, and of the others.
 func splitOutcomes(outcomes []Outcome) (plain, other []int) {
@@ -191,7 +198,7 @@ func readFinish(answers pgx.BatchResults, outcomes []Outcome, places []int, verd
 	var next Status
 	var due *time.Duration
 	_, err = pgx.ForEachRow(rows, []any{&l.JobID, &l.Fence, &next, &due}, func() error {
-		v := Verdict{Landed: true, Status: next}
+		v := Verdict{Landed: next != "", Busy: next == "", Status: next}
 		if due != nil {
 			v.DueIn = *due
 		}
@@ -211,6 +218,12 @@ func readFinish(answers pgx.BatchResults, outcomes []Outcome, places []int, verd
 // row that cannot be stored as it is ends as that attempt's failure: one bad row never wedges the others. Errors are
 // those of the database being away; what the fences said is in the verdicts, in the order of outcomes.
 func Finish(ctx context.Context, db DB, outcomes []Outcome) ([]Verdict, error) {
+	// The statement of the common case waits for rows that others hold; this one is asked when that took too long.
+	careful := slices.Clone(outcomes)
+	for i := range careful {
+		careful[i].retried = true
+	}
+	outcomes = careful
 	result, err := Turn{Outcomes: outcomes}.Do(ctx, db)
 	switch {
 	case err == nil:

@@ -17,38 +17,53 @@ type Lease struct {
 
 // Extension is what became of the extension of a lease.
 type Extension struct {
-	Held            bool // false: the lease was lost, and with it the right to run
+	Held            bool // false and not Busy: the lease was lost, and with it the right to run
+	Busy            bool // the row is locked by somebody else at this moment: nothing was extended, ask again
 	CancelRequested bool // the job was asked to stop
 }
 
 // Extend moves the end of leases to now + lease, and tells per lease, in order, whether it is still held. It makes no
-// event and no new version. Index jobs_pkey; locks the rows for as long as the statement takes. An expired lease that
-// nobody has ended yet is extended: the fence decides.
+// event and no new version. An expired lease that nobody has ended yet is extended: the fence decides.
+// Index jobs_pkey. Locks the rows in id order and passes over those that others hold (Busy): one row that a stranger's
+// transaction keeps must not cost the leases of all others.
 func Extend(ctx context.Context, db DB, leases []Lease, lease time.Duration) ([]Extension, error) {
 	ids, fences := make([]uuid.UUID, len(leases)), make([]int64, len(leases))
 	for i, l := range leases {
 		ids[i], fences[i] = l.JobID, l.Fence
 	}
 	rows, err := db.Query(ctx, `
-		UPDATE mini_asynq.jobs j
-		   SET lease_expires_at = clock_timestamp() + $3::interval
-		  FROM unnest($1::uuid[], $2::bigint[]) AS held(job_id, stated)
-		 WHERE j.id = held.job_id AND j.fence = held.stated AND j.status = 'running'
-		RETURNING j.id, j.fence, j.cancel_requested_at IS NOT NULL`, ids, fences, lease)
+		WITH asked AS (
+		    SELECT * FROM unnest($1::uuid[], $2::bigint[]) AS a(job_id, stated)
+		), mine AS MATERIALIZED (
+		    SELECT j.id FROM asked a
+		      JOIN mini_asynq.jobs j ON j.id = a.job_id AND j.fence = a.stated AND j.status = 'running'
+		     ORDER BY j.id FOR UPDATE OF j SKIP LOCKED
+		), extended AS (
+		    UPDATE mini_asynq.jobs j SET lease_expires_at = clock_timestamp() + $3::interval
+		      FROM mine WHERE j.id = mine.id
+		    RETURNING j.id, j.fence, j.cancel_requested_at IS NOT NULL AS cancel
+		)
+		SELECT id, fence, true, cancel FROM extended
+		 UNION ALL
+		SELECT j.id, j.fence, false, false FROM asked a
+		  JOIN mini_asynq.jobs j ON j.id = a.job_id AND j.fence = a.stated AND j.status = 'running'
+		 WHERE NOT EXISTS (SELECT FROM mine WHERE mine.id = j.id)`, ids, fences, lease)
 	if err != nil {
 		return nil, fmt.Errorf("extend leases: %w", err)
 	}
-	held := make(map[Lease]bool, len(leases))
+	answers := make(map[Lease]Extension, len(leases))
 	var l Lease
-	var cancelled bool
-	_, err = pgx.ForEachRow(rows, []any{&l.JobID, &l.Fence, &cancelled}, func() error { held[l] = cancelled; return nil })
+	var held, cancelled bool
+	_, err = pgx.ForEachRow(rows, []any{&l.JobID, &l.Fence, &held, &cancelled}, func() error {
+		answers[l] = Extension{Held: held, Busy: !held, CancelRequested: cancelled}
+		return nil
+	})
 	if err != nil {
 		return nil, fmt.Errorf("extend leases: %w", err)
 	}
 	out := make([]Extension, len(leases))
 	for i, l := range leases {
-		cancelled, ok := held[l]
-		out[i] = Extension{Held: ok, CancelRequested: cancelled}
+		out[i] = answers[l]
 	}
 	return out, nil
 }
@@ -61,7 +76,10 @@ func SetProgress(ctx context.Context, db DB, lease Lease, percent float64, messa
 		   SET progress = jsonb_build_object('percent', $3::float8, 'message', $4::text, 'at',
 		           to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')),
 		       version = version + 1, updated_at = clock_timestamp(),
-		       from_status = status, cause = 'progress', actor = NULL, comment = NULL
+		       from_status = status, cause = 'progress',
+		       -- Who asked it to stop, and why, is told when it has stopped.
+		       actor = CASE WHEN cancel_requested_at IS NOT NULL THEN actor END,
+		       comment = CASE WHEN cancel_requested_at IS NOT NULL THEN comment END
 		 WHERE id = $1 AND fence = $2 AND status = 'running'`,
 		lease.JobID, lease.Fence, min(max(percent, 0), 100), Storable(message, 256))
 	if err != nil {

@@ -96,7 +96,8 @@ func Release(j *Job, cause string) Outcome {
 
 // Verdict is what became of an outcome.
 type Verdict struct {
-	Landed bool          // false: the fence was stale, and nothing was changed
+	Landed bool          // false and not Busy: the fence was stale, and nothing was changed
+	Busy   bool          // the row is locked by somebody else at this moment: nothing was changed, say it again
 	Status Status        // the job's status afterwards
 	DueIn  time.Duration // retrying, scheduled: until it is due
 	Fault  error         // the outcome itself could not be stored: the attempt was stored as failed for this reason

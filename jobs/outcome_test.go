@@ -9,8 +9,10 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 
+	"github.com/mini-asynq/mini-asynq/internal/pgtest"
 	"github.com/mini-asynq/mini-asynq/jobs"
 )
 
@@ -552,9 +554,12 @@ func TestPartitionsComeAndGo(t *testing.T) {
 	require.NoError(t, err)
 	_, err = reader.Exec(ctx, `SELECT count(*) FROM mini_asynq.jobs_finished WHERE finished_at > '2025-01-01'`)
 	require.NoError(t, err)
-	require.True(t, jobs.Transient(jobs.DropPartition(ctx, f, old[0])))
+	_, err = jobs.DropPartition(ctx, f, old[0], "")
+	require.True(t, jobs.Transient(err))
 	require.NoError(t, reader.Rollback(ctx))
-	require.NoError(t, jobs.DropPartition(ctx, f, old[0]))
+	dropped, err := jobs.DropPartition(ctx, f, old[0], "")
+	require.NoError(t, err)
+	require.True(t, dropped)
 	old, err = jobs.OldPartitions(ctx, f, jobs.ClassDone, 24*time.Hour)
 	require.NoError(t, err)
 	require.Empty(t, old)
@@ -589,4 +594,108 @@ func TestTriggerPlansHoldForBatches(t *testing.T) {
 	_, err := jobs.Enqueue(t.Context(), conn, params...)
 	require.NoError(t, err)
 	require.Less(t, claim(5000), 3*time.Second) // the bound of a hang: a quadratic plan takes far longer
+}
+
+// TestForeignRowLockHoldsUpOneJobOnly: a stranger's transaction that keeps the row of one running job costs neither the
+// leases nor the outcomes of the others, and that job's own word is asked for again.
+func TestForeignRowLockHoldsUpOneJobOnly(t *testing.T) {
+	f := setup(t)
+	f.enqueue(jobs.Params{Queue: "q"}, jobs.Params{Queue: "q"})
+	claimed := f.claim("q", 2)
+	held, free := &claimed[0].Job, &claimed[1].Job
+	stranger, err := f.Begin(t.Context())
+	require.NoError(t, err)
+	_, _, err = jobs.CancelJob(t.Context(), stranger, held.ID, jobs.Act{})
+	require.NoError(t, err)
+
+	extended, err := jobs.Extend(t.Context(), f, []jobs.Lease{
+		{JobID: held.ID, Fence: held.Fence}, {JobID: free.ID, Fence: free.Fence}, {JobID: free.ID, Fence: 1 << 40},
+	}, time.Minute)
+	require.NoError(t, err)
+	require.Equal(t, []jobs.Extension{{Busy: true}, {Held: true}, {}}, extended)
+	verdicts := f.finish(jobs.Complete(held, nil), jobs.Complete(free, nil))
+	require.True(t, verdicts[0].Busy)
+	require.False(t, verdicts[0].Landed)
+	require.True(t, verdicts[1].Landed)
+
+	require.NoError(t, stranger.Rollback(t.Context()))
+	require.True(t, f.finish(jobs.Complete(held, nil))[0].Landed)
+}
+
+// TestReleaseByHandGivesTheAttemptBack: the row must be claimable again, also in its last attempt.
+func TestReleaseByHandGivesTheAttemptBack(t *testing.T) {
+	f := setup(t)
+	id := f.enqueue(jobs.Params{Queue: "q", MaxRetries: jobs.Retries(0)})[0].ID
+	f.claim("q", 1)
+	_, err := f.Exec(t.Context(), `UPDATE mini_asynq.jobs SET status = 'pending' WHERE id = $1`, id)
+	require.NoError(t, err)
+	require.Zero(t, f.get(id).Attempt)
+	f.finish(jobs.Complete(&f.claim("q", 1)[0].Job, nil))
+	require.Len(t, f.attempts(id), 1)
+	_, err = f.Exec(t.Context(), `INSERT INTO mini_asynq.jobs (queue, kind, attempt_limit, payload, run_at)
+		VALUES ('hand', 'hand', 1, '{}', clock_timestamp() + interval '1 h')`)
+	require.NoError(t, err)
+	require.Equal(t, 1, f.count(`SELECT count(*) FROM mini_asynq.jobs WHERE queue = 'hand' AND status = 'scheduled'`))
+}
+
+// TestCancelAndDeleteInOneTransactionTellBoth: the move that cancels hides no later event, and the guard of live jobs
+// stays up.
+func TestCancelAndDeleteInOneTransactionTellBoth(t *testing.T) {
+	f := setup(t)
+	ids := f.enqueue(jobs.Params{Queue: "q"}, jobs.Params{Queue: "q"})
+	tx, err := f.Begin(t.Context())
+	require.NoError(t, err)
+	_, _, err = jobs.CancelJob(t.Context(), tx, ids[0].ID, jobs.Act{})
+	require.NoError(t, err)
+	require.NoError(t, jobs.DeleteJob(t.Context(), tx, ids[0].ID, jobs.Act{Actor: "me", Reason: "why"}))
+	require.NoError(t, tx.Commit(t.Context()))
+	require.Equal(t, []string{"job.enqueued", "job.cancelled", "job.deleted"}, f.events(ids[0].ID))
+	require.Equal(t, 1, f.count(`SELECT count(*) FROM mini_asynq.outbox WHERE type = 'job.deleted' AND comment = 'why' AND actor = 'me'`))
+
+	tx, err = f.Begin(t.Context())
+	require.NoError(t, err)
+	other := f.enqueue(jobs.Params{Queue: "q"})[0].ID
+	_, _, err = jobs.CancelJob(t.Context(), tx, other, jobs.Act{})
+	require.NoError(t, err)
+	_, err = tx.Exec(t.Context(), `DELETE FROM mini_asynq.jobs`)
+	require.Equal(t, "MA409", sqlState(t, err))
+	require.NoError(t, tx.Rollback(t.Context()))
+}
+
+// TestProgressKeepsWhoAskedToStop: a report after the request must not hide who made it.
+func TestProgressKeepsWhoAskedToStop(t *testing.T) {
+	f := setup(t)
+	f.enqueue(jobs.Params{Queue: "q"})
+	j := &f.claim("q", 1)[0].Job
+	_, _, err := jobs.CancelJob(t.Context(), f, j.ID, jobs.Act{Actor: "me", Reason: "why"})
+	require.NoError(t, err)
+	require.NoError(t, jobs.SetProgress(t.Context(), f, jobs.Lease{JobID: j.ID, Fence: j.Fence}, 1, ""))
+	f.finish(jobs.Fail(j, failure(), 0))
+	require.Equal(t, 1, f.count(`SELECT count(*) FROM mini_asynq.outbox WHERE type = 'job.cancelled' AND actor = 'me' AND comment = 'why'`))
+}
+
+func TestRefusedConnectIsNoUnknownCommit(t *testing.T) {
+	t.Parallel()
+	config, err := pgxpool.ParseConfig("postgres://127.0.0.1:1/none")
+	require.NoError(t, err)
+	pool, err := pgxpool.NewWithConfig(t.Context(), config)
+	require.NoError(t, err)
+	defer pool.Close()
+	_, err = jobs.Enqueue(t.Context(), pool, jobs.Params{Queue: "q"})
+	require.True(t, jobs.Unavailable(err))
+	require.NotErrorIs(t, err, jobs.ErrCommitUnknown)
+}
+
+// TestRowsThatNobodyCouldReadAreRefused: what psql may store, programs can read back.
+func TestRowsThatNobodyCouldReadAreRefused(t *testing.T) {
+	f := setup(t)
+	for name, columns := range map[string][2]string{
+		"two dimensions": {"tags", `'{{a,b},{c,d}}'`}, "null tag": {"tags", `ARRAY[NULL]::text[]`},
+		"run_at": {"run_at", `'-infinity'`}, "created_at": {"created_at", `'infinity'`}, "long ago": {"run_at", `'4000-01-01 BC'`},
+	} {
+		_, err := f.Exec(t.Context(), `INSERT INTO mini_asynq.jobs (queue, `+columns[0]+`) VALUES ('q', `+columns[1]+`)`)
+		require.Equal(t, "23514", pgtest.SQLState(err), name)
+	}
+	_, err := f.Exec(t.Context(), `INSERT INTO mini_asynq.queues (name, paused, paused_until) VALUES ('q', true, 'infinity')`)
+	require.Equal(t, "23514", pgtest.SQLState(err))
 }

@@ -136,7 +136,7 @@ func ConfirmPause(ctx context.Context, db DB) error {
 		err := db.QueryRow(ctx, `
 			SELECT EXISTS (SELECT FROM pg_stat_activity
 			                WHERE application_name = $1 AND datname = current_database() AND pid <> pg_backend_pid()
-			                  AND backend_xmin IS NOT NULL AND xact_start <= $2)`, ClaimApplicationName, now).Scan(&busy)
+			                  AND (backend_xmin IS NOT NULL OR backend_xid IS NOT NULL) AND xact_start <= $2)`, ClaimApplicationName, now).Scan(&busy)
 		if err == nil && !busy {
 			return nil
 		}

@@ -37,7 +37,11 @@ func CreatePartitions(ctx context.Context, db DB, ahead time.Duration) (int, err
 		return 0, fmt.Errorf("look for missing partitions: %w", err)
 	}
 	for i, m := range list {
-		if err := ddl(ctx, db, `SELECT mini_asynq.create_partition($1, $2)`, m.Parent, m.Begins); err != nil {
+		err := ddl(ctx, db, func(tx pgx.Tx) error {
+			_, err := tx.Exec(ctx, `SELECT mini_asynq.create_partition($1, $2)`, m.Parent, m.Begins)
+			return err
+		})
+		if err != nil {
 			return i, fmt.Errorf("create a partition of %s: %w", m.Parent, err)
 		}
 	}
@@ -61,23 +65,36 @@ func OldPartitions(ctx context.Context, db DB, class PartitionClass, keep time.D
 
 // DropPartition empties a partition, which frees the disk and is told as history.dropped, and then drops the shell. The
 // two are transactions of their own: the second needs a lock on the parent and may be Transient for a while.
-func DropPartition(ctx context.Context, db DB, name string) error {
-	if err := ddl(ctx, db, `SELECT mini_asynq.empty_partition($1)`, name); err != nil {
-		return fmt.Errorf("empty %s: %w", name, err)
+// seen, if it is not empty, is a snapshot that must see all that is in it: else the partition stays, and dropped is
+// false.
+func DropPartition(ctx context.Context, db DB, name, seen string) (dropped bool, err error) {
+	var rows int64
+	err = ddl(ctx, db, func(tx pgx.Tx) error {
+		return tx.QueryRow(ctx, `SELECT mini_asynq.empty_partition($1, nullif($2, '')::pg_snapshot)`, name, seen).Scan(&rows)
+	})
+	if err != nil || rows < 0 {
+		return false, wrap("empty "+name, err)
 	}
-	if err := ddl(ctx, db, `SELECT mini_asynq.drop_partition($1)`, name); err != nil {
-		return fmt.Errorf("drop %s: %w", name, err)
-	}
-	return nil
+	err = ddl(ctx, db, func(tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, `SELECT mini_asynq.drop_partition($1)`, name)
+		return err
+	})
+	return err == nil, wrap("drop "+name, err)
 }
 
-// ddl runs one function of migrations/00004_partitions.sql under a short lock_timeout.
-func ddl(ctx context.Context, db DB, sql string, args ...any) error {
+func wrap(what string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", what, err)
+}
+
+// ddl runs a function of migrations/00004_partitions.sql under a short lock_timeout.
+func ddl(ctx context.Context, db DB, call func(pgx.Tx) error) error {
 	return pgx.BeginFunc(ctx, db, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, `SELECT set_config('lock_timeout', $1, true)`, partitionLockWait); err != nil {
 			return err
 		}
-		_, err := tx.Exec(ctx, sql, args...)
-		return err
+		return call(tx)
 	})
 }

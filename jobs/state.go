@@ -17,7 +17,7 @@ const (
 	Cancelled Status = "cancelled" // not wanted any more
 )
 
-// Statuses lists all of them.
+// statuses lists all of them.
 var statuses = [...]Status{Scheduled, Pending, Running, Completed, Retrying, Dead, Blocked, Cancelled}
 
 // Valid tells whether s is one of the statuses.

@@ -90,6 +90,10 @@ CREATE TABLE mini_asynq.jobs (
     CONSTRAINT jobs_max_retries_range CHECK (max_retries BETWEEN 0 AND 1000),
     CONSTRAINT jobs_queue_length CHECK (octet_length(queue) BETWEEN 1 AND 255),
     CONSTRAINT jobs_kind_length CHECK (octet_length(kind) BETWEEN 1 AND 255),
+    -- What a program can read back: one list of tags, times that are times.
+    CONSTRAINT jobs_tags CHECK (tags IS NULL OR array_ndims(tags) = 1 AND array_position(tags, NULL) IS NULL),
+    CONSTRAINT jobs_times CHECK (isfinite(run_at) AND isfinite(created_at) AND isfinite(updated_at) AND run_at > '0001-01-02'
+        AND isfinite(coalesce(lease_expires_at, run_at)) AND isfinite(coalesce(started_at, run_at))),
     -- Measured against the database's clock, which alone may judge it.
     CONSTRAINT jobs_run_at_bound CHECK (run_at <= updated_at + interval '3653 days')
 ) WITH (
@@ -171,7 +175,9 @@ CREATE TABLE mini_asynq.queues (
     version      bigint      NOT NULL DEFAULT 1,
 
     CONSTRAINT queues_name CHECK (name ~ '^[A-Za-z0-9_.:-]{1,255}$' AND name NOT IN ('.', '..')),
-    CONSTRAINT queues_pause CHECK (paused OR num_nulls(paused_at, paused_until, pause_reason) = 3)
+    CONSTRAINT queues_pause CHECK (paused OR num_nulls(paused_at, paused_until, pause_reason) = 3),
+    -- For ever is said by leaving the end out.
+    CONSTRAINT queues_times CHECK (isfinite(coalesce(paused_until, created_at)) AND isfinite(coalesce(paused_at, created_at)))
 );
 
 -- "This request happened once": the key, a hash of the request, and the first answer.

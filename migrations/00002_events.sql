@@ -328,9 +328,10 @@ CREATE FUNCTION mini_asynq.jobs_finished_deleted() RETURNS trigger
 AS $$
 BEGIN
     INSERT INTO mini_asynq.outbox (job_id, job_version, type, from_status, to_status, priority, attempt, queue, kind,
-                                   tags, actor)
+                                   tags, actor, comment)
     SELECT id, version + 1, 'job.deleted', status, NULL, priority, attempt, queue, kind, tags,
-           coalesce(nullif(current_setting('mini_asynq.actor', true), ''), 'sql:' || session_user)
+           coalesce(nullif(current_setting('mini_asynq.actor', true), ''), 'sql:' || session_user),
+           nullif(current_setting('mini_asynq.comment', true), '')
       FROM old_rows;
     IF FOUND THEN
         PERFORM mini_asynq.wake();
@@ -357,6 +358,9 @@ BEGIN
         NEW.cause := NULL;
         NEW.comment := NULL;
         IF OLD.status = 'running' THEN
+            IF NEW.status <> 'retrying' THEN
+                NEW.attempt := OLD.attempt - 1;     -- given back, as by a release
+            END IF;
             NEW.last_worker := OLD.locked_by;
             NEW.last_run_ms := (extract(epoch FROM clock_timestamp() - OLD.locked_at) * 1000)::bigint;
             NEW.locked_by := NULL;
@@ -425,7 +429,7 @@ $$;
 -- +goose StatementEnd
 
 CREATE TRIGGER jobs_insert_by_hand BEFORE INSERT ON mini_asynq.jobs FOR EACH ROW
-    WHEN (NEW.kind IS NULL OR NEW.attempt_limit IS NULL)
+    WHEN (NEW.kind IS NULL OR NEW.attempt_limit IS NULL OR NEW.status = 'pending' AND NEW.run_at > clock_timestamp())
     EXECUTE FUNCTION mini_asynq.jobs_insert_by_hand();
 CREATE TRIGGER jobs_update_without_version BEFORE UPDATE ON mini_asynq.jobs FOR EACH ROW
     WHEN (NEW.version = OLD.version)

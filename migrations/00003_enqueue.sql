@@ -20,7 +20,7 @@ CREATE FUNCTION mini_asynq.parse_duration(txt text) RETURNS interval
     SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT CASE WHEN txt = '0' THEN interval '0'
-                WHEN txt ~ '^([0-9]{1,15}(\.[0-9]{1,15})?(ns|us|µs|ms|s|m|h|d))+$' THEN
+                WHEN txt ~ '^([0-9]{1,9}(\.[0-9]{1,9})?(ns|us|µs|ms|s|m|h|d)){1,9}$' THEN
         (SELECT make_interval(secs => sum(part[1]::numeric * CASE part[2]
                     WHEN 'ns' THEN 1e-9 WHEN 'us' THEN 1e-6 WHEN 'µs' THEN 1e-6 WHEN 'ms' THEN 1e-3
                     WHEN 's' THEN 1 WHEN 'm' THEN 60 WHEN 'h' THEN 3600 WHEN 'd' THEN 86400 END)::double precision)
@@ -46,9 +46,18 @@ CREATE FUNCTION mini_asynq.check_payload(payload jsonb) RETURNS void
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    written text := payload::text;
+    written text;
     max_bytes bigint := (mini_asynq.setting('max_payload_bytes', '262144') #>> '{}')::bigint;
 BEGIN
+    -- Before it is written out: a number of a few bytes may be written with 131,072 digits.
+    IF pg_column_size(payload) > 2 * max_bytes THEN
+        PERFORM mini_asynq.refuse('payload', format('too large, the limit is %s bytes', max_bytes));
+    END IF;
+    IF EXISTS (SELECT FROM jsonb_path_query(payload, 'strict $.** ? (@.type() == "number")') AS number
+                WHERE pg_column_size(number) <= 24 AND abs(number::numeric) >= 1e401::numeric) THEN
+        PERFORM mini_asynq.refuse('payload', 'a number needs more than 401 digits');
+    END IF;
+    written := payload::text;
     -- 1e131071 takes a few bytes in a request and 128 KiB when it is read: look only when a long run of digits is there.
     IF written ~ '[0-9.]{200}[0-9.]{202}' AND EXISTS (
         SELECT FROM jsonb_path_query(payload, 'strict $.** ? (@.type() == "number")') AS number
@@ -141,7 +150,7 @@ BEGIN
         END IF;
         BEGIN
             due := (opt->>'run_at')::timestamptz;
-        EXCEPTION WHEN datetime_field_overflow OR invalid_datetime_format THEN
+        EXCEPTION WHEN datetime_field_overflow OR invalid_datetime_format OR invalid_time_zone_displacement_value THEN
             PERFORM mini_asynq.refuse('run_at', 'no such time');
         END;
     ELSIF opt ? 'delay' THEN

@@ -77,18 +77,36 @@ $$;
 -- +goose StatementEnd
 
 -- +goose StatementBegin
--- empty_partition is the first half of retiring: it commits fast and frees the disk. Returns the rows that were there,
--- as far as statistics know.
-CREATE FUNCTION mini_asynq.empty_partition(part text) RETURNS bigint
+-- empty_partition is the first half of retiring: it commits fast and frees the disk. Returns the rows that were there, as
+-- far as statistics know: counting hundreds of millions would hold the lock for minutes.
+-- A partition of the outbox is emptied only if all in it is visible in `seen`, the snapshot before the first tick that
+-- stays; else -1. That is looked up under the lock, so that no late commit falls between.
+CREATE FUNCTION mini_asynq.empty_partition(part text, seen pg_snapshot DEFAULT NULL) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     n bigint;
     rule record;
+    needed boolean;
 BEGIN
     SELECT * INTO STRICT rule FROM mini_asynq.partitions() x WHERE x.partition = part;
-    EXECUTE format('SELECT count(*) FROM mini_asynq.%I', part) INTO n;
+    EXECUTE format('LOCK TABLE mini_asynq.%I IN ACCESS EXCLUSIVE MODE', part);
+    IF seen IS NOT NULL THEN
+        -- Whatever is older than the oldest transaction of the snapshot is visible in it: the index (xid, id) leads to
+        -- the rest.
+        EXECUTE format('SELECT EXISTS (SELECT FROM mini_asynq.%I WHERE xid >= pg_snapshot_xmin($1)
+                                        AND NOT pg_visible_in_snapshot(xid, $1))', part) INTO needed USING seen;
+        IF needed THEN
+            RETURN -1;
+        END IF;
+    END IF;
+    EXECUTE format('SELECT EXISTS (SELECT FROM mini_asynq.%I)', part) INTO needed;
+    IF needed THEN
+        SELECT greatest(reltuples, 1)::bigint INTO n FROM pg_class WHERE oid = ('mini_asynq.' || part)::regclass;
+    ELSE
+        n := 0;
+    END IF;
     EXECUTE format('TRUNCATE mini_asynq.%I', part);
     IF n > 0 THEN
         INSERT INTO mini_asynq.outbox (type, data) VALUES ('history.dropped', jsonb_build_object(
@@ -127,6 +145,6 @@ $$;
 SELECT mini_asynq.create_partition(parent, begins) FROM mini_asynq.missing_partitions(interval '7 days');
 
 -- +goose Down
-DROP FUNCTION mini_asynq.drop_partition(text), mini_asynq.empty_partition(text),
+DROP FUNCTION mini_asynq.drop_partition(text), mini_asynq.empty_partition(text, pg_snapshot),
     mini_asynq.create_partition(text, timestamptz), mini_asynq.missing_partitions(interval), mini_asynq.partitions();
 DROP TABLE mini_asynq.partitioned;

@@ -183,7 +183,10 @@ func (e *Engine) open(ctx context.Context) (err error) {
 	if e.keeper, err = openPool(ctx, e.config.DatabaseURL, "mini-asynq/keeper", keeperConns, pinned); err != nil {
 		return err
 	}
-	e.Door, err = openPool(ctx, e.config.DatabaseURL, "mini-asynq/door", e.config.DoorConns, map[string]string{"jit": "off"})
+	e.Door, err = openPool(ctx, e.config.DatabaseURL, "mini-asynq/door", e.config.DoorConns, map[string]string{
+		// A table that is locked is an answer of 503, not a line of callers.
+		"jit": "off", "lock_timeout": "2000",
+	})
 	return err
 }
 
@@ -357,14 +360,20 @@ func (e *Engine) NewQueues(names []string) {
 	}
 }
 
-// Grace is how long the handlers may take at the stop.
-func (e *Engine) Grace() time.Duration { return e.config.Grace }
-
 // Connections is how many connections this engine uses at most.
 func (e *Engine) Connections() int { return turnConns + keeperConns + directConns + e.config.DoorConns }
 
-// stopSlack is how long the stop may take beyond the grace: storing the last outcomes, and closing.
-const stopSlack = 1500 * time.Millisecond
+// Beyond the grace and the last call, a stop may take this long: to store the last outcomes, to end the services, and to
+// close the connections.
+const (
+	flushLimit    = 400 * time.Millisecond
+	servicesLimit = 300 * time.Millisecond
+	closeLimit    = 200 * time.Millisecond
+	stopLimit     = lastCall + flushLimit + servicesLimit + closeLimit
+)
+
+// StopLimit is how long Run may take to return after its context has ended.
+func (e *Engine) StopLimit() time.Duration { return e.config.Grace + stopLimit }
 
 // Run works until ctx ends and then stops in order: no new claims, the handlers get their grace, what they report is
 // stored, what is unfinished is given back without spending an attempt, and the rest ends. It takes the grace and two
@@ -409,7 +418,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	if poolDone != nil && cause == nil {
 		<-poolDone
 	}
-	flush, cancel := context.WithTimeout(services, stopSlack/2)
+	flush, cancel := context.WithTimeout(services, flushLimit)
 	defer cancel()
 	if err := e.Dispatcher.Flush(flush); err != nil {
 		e.config.Log.Warn().Int("jobs", e.Dispatcher.Running()).
@@ -422,11 +431,11 @@ func (e *Engine) Run(ctx context.Context) error {
 		wg.Wait()
 		close(ended)
 	}()
-	waitFor(ended, stopSlack/2)
+	waitFor(ended, servicesLimit)
 	return cause
 }
 
-// Close gives the connections back. Only for an engine that was never run.
+// Close gives the connections back. Run does it at its end; only who never runs the engine calls it.
 func (e *Engine) Close() {
 	closed := make(chan struct{})
 	// pgxpool waits for connections that are in use; one that hangs must not hold up the stop.
@@ -438,5 +447,5 @@ func (e *Engine) Close() {
 			}
 		}
 	}()
-	waitFor(closed, time.Second/2)
+	waitFor(closed, closeLimit)
 }

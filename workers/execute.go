@@ -36,6 +36,7 @@ func (p *Pool) execute(work *dispatcher.Work) {
 		p.abandoned.Add(1)
 		p.finish(work, p.timedOut(job, timeout))
 	})
+	defer abandon.Stop() // also when the handler ends its goroutine
 	handling := &jobs.Handling{Job: job}
 	progress := p.progress(work, handling)
 	err := call(jobs.WithHandling(ctx, handling), p.registry.handler(job.Kind), job)
@@ -97,6 +98,10 @@ func (p *Pool) classify(ctx context.Context, h *jobs.Handling, err error) jobs.O
 		case steer.Delay > 0:
 			return jobs.Fail(job, failureOf(job.Kind, err), spread(steer.Delay))
 		}
+	case errors.Is(cause, jobs.ErrLeaseLost):
+		// It was told to stop because this node lost touch. If the fence still holds, nothing has failed; if it does
+		// not, the word is refused.
+		return jobs.Release(job, "lost_claim")
 	case errors.Is(cause, jobs.ErrShutdown):
 		// It was told to stop, not to fail.
 		return jobs.Release(job, "shutdown")

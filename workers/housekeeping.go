@@ -2,6 +2,7 @@ package workers
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/mini-asynq/mini-asynq/events"
@@ -12,6 +13,7 @@ const (
 	partitionsAhead = 7 * 24 * time.Hour // how far ahead partitions are made
 	houseEvery      = time.Hour          // how often partitions and keys are looked after
 	houseRetry      = time.Minute        // after a lock that was not to be had
+	stepDeadline    = 10 * time.Minute   // of one step: the ticks of days may have to go
 	keysAtOnce      = 5000               // expired idempotency keys deleted in one statement
 )
 
@@ -29,7 +31,7 @@ func (e *Engine) keepHouse(ctx context.Context) error {
 			if !e.Pacer.Leads() {
 				continue
 			}
-			if err := e.bounded(ctx, func(ctx context.Context) error { return jobs.AddQueues(ctx, e.keeper, names) }); err != nil {
+			if err := bounded(ctx, func(ctx context.Context) error { return jobs.AddQueues(ctx, e.keeper, names) }); err != nil {
 				log.Warn().Err(err).Msg("rows of new queues could not be made")
 			}
 		case <-timer.C:
@@ -38,7 +40,7 @@ func (e *Engine) keepHouse(ctx context.Context) error {
 				timer.Reset(houseRetry)
 				continue
 			}
-			if err := e.house(ctx); err != nil {
+			if err := e.house(ctx); err != nil && ctx.Err() == nil {
 				timer.Reset(houseRetry)
 				log.Warn().Err(err).Msg("housekeeping could not finish, trying again")
 			}
@@ -47,39 +49,43 @@ func (e *Engine) keepHouse(ctx context.Context) error {
 }
 
 // bounded gives a step a deadline.
-func (e *Engine) bounded(ctx context.Context, step func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+func bounded(ctx context.Context, step func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, stepDeadline)
 	defer cancel()
 	return step(ctx)
 }
 
-// house does one round.
+// house does one round. A step that fails keeps none of the others from being done.
 func (e *Engine) house(ctx context.Context) error {
-	return e.bounded(ctx, func(ctx context.Context) error {
-		if _, err := jobs.CreatePartitions(ctx, e.keeper, partitionsAhead); err != nil {
+	return errors.Join(
+		bounded(ctx, func(ctx context.Context) error {
+			_, err := jobs.CreatePartitions(ctx, e.keeper, partitionsAhead)
 			return err
-		}
-		for class, keep := range map[jobs.PartitionClass]time.Duration{
-			jobs.ClassDone: e.config.KeepDone, jobs.ClassDead: e.config.KeepDead,
-		} {
-			old, err := jobs.OldPartitions(ctx, e.keeper, class, keep)
-			if err != nil {
-				return err
-			}
-			for _, name := range old {
-				if err := jobs.DropPartition(ctx, e.keeper, name); err != nil {
+		}),
+		bounded(ctx, func(ctx context.Context) error { return e.dropOld(ctx, jobs.ClassDone, e.config.KeepDone) }),
+		bounded(ctx, func(ctx context.Context) error { return e.dropOld(ctx, jobs.ClassDead, e.config.KeepDead) }),
+		bounded(ctx, func(ctx context.Context) error { return events.Retire(ctx, e.keeper, e.config.KeepEvents) }),
+		bounded(ctx, func(ctx context.Context) error {
+			for {
+				n, err := jobs.DropExpiredKeys(ctx, e.keeper, keysAtOnce)
+				if err != nil || n < keysAtOnce {
 					return err
 				}
 			}
-		}
-		if err := events.Retire(ctx, e.keeper, e.config.KeepEvents); err != nil {
+		}),
+	)
+}
+
+// dropOld drops the partitions of a class that are older than keep.
+func (e *Engine) dropOld(ctx context.Context, class jobs.PartitionClass, keep time.Duration) error {
+	old, err := jobs.OldPartitions(ctx, e.keeper, class, keep)
+	if err != nil {
+		return err
+	}
+	for _, name := range old {
+		if _, err := jobs.DropPartition(ctx, e.keeper, name, ""); err != nil {
 			return err
 		}
-		for {
-			n, err := jobs.DropExpiredKeys(ctx, e.keeper, keysAtOnce)
-			if err != nil || n < keysAtOnce {
-				return err
-			}
-		}
-	})
+	}
+	return nil
 }

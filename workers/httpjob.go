@@ -151,7 +151,8 @@ var special = []netip.Prefix{
 	netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("198.18.0.0/15"), netip.MustParsePrefix("198.51.100.0/24"),
 	netip.MustParsePrefix("203.0.113.0/24"), netip.MustParsePrefix("240.0.0.0/4"), netip.MustParsePrefix("64:ff9b::/96"),
 	netip.MustParsePrefix("64:ff9b:1::/48"), netip.MustParsePrefix("2001::/23"), netip.MustParsePrefix("2001:db8::/32"),
-	netip.MustParsePrefix("2002::/16"),
+	netip.MustParsePrefix("2002::/16"), netip.MustParsePrefix("168.63.129.16/32"), netip.MustParsePrefix("fec0::/10"),
+	netip.MustParsePrefix("::/96"),
 }
 
 // public tells whether an address is one of the internet.
@@ -172,6 +173,11 @@ func (h *HTTPHandler) Handle(ctx context.Context, job *jobs.Claimed) error {
 	answer, err := h.client.Do(request)
 	if err != nil {
 		var refused *NotAllowedError
+		// The library's error holds the whole address, of which parts may be secret.
+		var inURL *url.Error
+		if errors.As(err, &inURL) {
+			err = fmt.Errorf("call %s: %w", request.URL.Host, inURL.Err)
+		}
 		if errors.As(err, &refused) || errors.Is(err, errNotAllowed) {
 			return jobs.NonRetryable(err)
 		}
@@ -184,10 +190,14 @@ func (h *HTTPHandler) Handle(ctx context.Context, job *jobs.Claimed) error {
 	}
 	if answer.StatusCode >= 200 && answer.StatusCode < 300 {
 		result := HTTPResult{Status: answer.StatusCode}
-		if utf8.Valid(body) {
-			result.Body = jobs.Storable(string(body), httpAnswerLimit)
+		if text := strings.ToValidUTF8(string(body), ""); utf8.Valid(body) || len(body) == httpAnswerLimit && len(body)-len(text) < utf8.UTFMax {
+			result.Body = jobs.Storable(text, httpAnswerLimit) // the cut may have gone through a rune
 		}
-		return jobs.SetResult(ctx, result)
+		if err := jobs.SetResult(ctx, result); err != nil {
+			// The call was answered: it must not be made again because its answer is too long to keep.
+			return jobs.SetResult(ctx, HTTPResult{Status: answer.StatusCode})
+		}
+		return nil
 	}
 	err = &HTTPStatusError{Status: answer.StatusCode, Host: request.URL.Host}
 	switch {

@@ -95,7 +95,7 @@ func (p *Pool) Busy() int { return int(p.busy.Load()) }
 func (p *Pool) Abandoned() int { return int(p.abandoned.Load()) }
 
 // Run offers the slots until ctx ends, and then stops: no new work, wait for the handlers up to grace, end their
-// contexts with jobs.ErrShutdown, and give back what does not return within a second after that. It returns when
+// contexts with jobs.ErrShutdown, and give back what does not return within half a second after that. It returns when
 // everything is reported; handlers that still run are left behind with their goroutines.
 func (p *Pool) Run(ctx context.Context, grace time.Duration) error {
 	quit := make(chan struct{}) // closed: slots without work end
@@ -110,6 +110,9 @@ func (p *Pool) Run(ctx context.Context, grace time.Duration) error {
 	<-ctx.Done()
 
 	p.demand.Close()
+	if n := p.Busy(); n > 0 {
+		p.config.Log.Info().Int("jobs", n).Stringer("grace", grace).Msg("waiting for handlers to end")
+	}
 	_ = failpoint.Hit("workers.pool.last_claim")
 	p.mu.Lock()
 	p.stopped = true
@@ -122,14 +125,18 @@ func (p *Pool) Run(ctx context.Context, grace time.Duration) error {
 		close(ended)
 	}()
 	if !waitFor(ended, grace) {
+		p.config.Log.Info().Int("jobs", p.Busy()).Msg("the grace is over, the handlers are told to stop")
 		p.endWork(jobs.ErrShutdown)
-		if !waitFor(ended, time.Second) {
+		if !waitFor(ended, lastCall) {
 			p.giveBack()
 		}
 	}
 	p.endWork(jobs.ErrShutdown)
 	return nil
 }
+
+// lastCall is how long a handler has after its context has ended.
+const lastCall = 500 * time.Millisecond
 
 func waitFor(done <-chan struct{}, limit time.Duration) bool {
 	timer := time.NewTimer(limit)

@@ -13,6 +13,9 @@ import (
 // progressEvery is how often the progress of a job is written at most: each write is an event.
 const progressEvery = time.Second
 
+// flushDeadline bounds the last write, after which the outcome is stored.
+const flushDeadline = 300 * time.Millisecond
+
 // progressDeadline bounds one write.
 const progressDeadline = 5 * time.Second
 
@@ -22,7 +25,7 @@ type progress struct {
 	db    jobs.DB
 	lease jobs.Lease
 
-	mu      sync.Mutex // guards the rest, and serialises writes; a handler that reports waits for its own writes only
+	mu      sync.Mutex // guards the rest, and is held while one writes: only the goroutines of one handler meet here
 	written time.Time
 	waiting bool
 	percent float64
@@ -58,8 +61,10 @@ func (p *progress) flush(ctx context.Context) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.waiting {
-		// A report that is not stored changes nothing: the outcome says how the attempt ended.
-		_ = p.write(context.WithoutCancel(ctx))
+		// A report that is not stored changes nothing: the outcome says how the attempt ended, and must not wait for it.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), flushDeadline)
+		defer cancel()
+		_ = p.write(ctx)
 	}
 }
 

@@ -21,8 +21,9 @@ import (
 	"github.com/mini-asynq/mini-asynq/workers"
 )
 
-// closeLimit bounds the last steps of a stop: what is left of two seconds after the engine's own.
-const closeLimit = 400 * time.Millisecond
+// closeLimit bounds each of the other steps of a stop: three of them and the engine's own stay below the grace and two
+// seconds.
+const closeLimit = 150 * time.Millisecond
 
 // Run runs a node until ctx ends, and stops it in order. It returns nil after an ordered stop.
 func Run(ctx context.Context, config Config) (err error) {
@@ -37,7 +38,7 @@ func Run(ctx context.Context, config Config) (err error) {
 	if err != nil {
 		return err
 	}
-	down.push("database", privateStop+time.Second, db.close)
+	down.push("database", privateStop+500*time.Millisecond, db.close)
 
 	node := &node{config: config, db: db}
 	engine, err := node.newEngine(ctx)
@@ -63,6 +64,7 @@ func (n *node) newEngine(ctx context.Context) (*workers.Engine, error) {
 	registry.Add(workers.HTTPKind, calls)
 	if c.DemoHandlers == "true" || c.DemoHandlers == "" && (c.Dev || db.private) {
 		registry.Fallback(workers.HandlerFunc(workers.Demo))
+		n.demo = true
 	}
 	return workers.NewEngine(ctx, workers.Config{
 		DatabaseURL: db.url, ListenURL: c.ListenURL, Migrate: c.Migrate, Registry: registry,
@@ -80,6 +82,7 @@ type node struct {
 	engine   *workers.Engine
 	overview *events.Overview
 	metrics  *events.Metrics
+	demo     bool
 	hub      *hub.Hub
 	api      *api.Server
 }
@@ -215,12 +218,14 @@ func (n *node) run(ctx context.Context, down *stops) error {
 		return nil
 	})
 	down.push("http server", closeLimit, func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, closeLimit/2)
+		defer cancel()
 		if err := server.Shutdown(ctx); err != nil {
 			return server.Close() // whoever has not got an answer by now is cut off
 		}
 		return nil
 	})
-	down.push("engine", n.engine.Grace()+1700*time.Millisecond, func(context.Context) error {
+	down.push("engine", n.engine.StopLimit()+50*time.Millisecond, func(context.Context) error {
 		endWork()
 		<-engineDone
 		return nil
@@ -235,6 +240,10 @@ func (n *node) run(ctx context.Context, down *stops) error {
 	n.config.Log.Info().Str("address", listener.Addr().String()).Str("node", n.engine.Node).
 		Int("connections", n.engine.Connections()).Str("version", n.config.Version).
 		Msgf("serving on http://%s%s/", listener.Addr(), n.config.BasePath)
+	if n.demo {
+		n.config.Log.Info().Msg("demo handlers are on: this node completes jobs of every kind that it has no handler for " +
+			"(MINIASYNQ_DEMO_HANDLERS=false ends that)")
+	}
 	if n.config.Dev && !n.config.loopback() {
 		n.config.Log.Warn().Msg("development mode: admin/password is valid from every address")
 	}

@@ -19,7 +19,7 @@ import (
 const (
 	fallbackPatience = time.Second      // how long the quick start's database may take to answer
 	configuredWait   = 60 * time.Second // how long a configured database may take to come up
-	privateStop      = 3 * time.Second  // for the private PostgreSQL to end
+	privateStop      = time.Second      // for the private PostgreSQL to end in order, before it is ended at once
 )
 
 // database is where the node's data lives.
@@ -149,6 +149,9 @@ func awaitDatabase(ctx context.Context, c Config) error {
 		}
 		return err
 	}, backoff.WithContext(policy, ctx))
+	if ctx.Err() != nil {
+		return fmt.Errorf("stopped while waiting for the database %s", masked(c.DatabaseURL))
+	}
 	if err != nil {
 		return fmt.Errorf("connect to the database %s: %w", masked(c.DatabaseURL), err)
 	}
@@ -161,6 +164,7 @@ func masked(address string) string {
 	if err != nil || u.Host == "" {
 		return "(address)"
 	}
+	u.RawQuery = "" // a password may stand there, too
 	return u.Redacted()
 }
 

@@ -37,6 +37,11 @@ func (n *node) health(ctx context.Context) api.HealthReport {
 	} else {
 		report.Checks["stream"] = "ok"
 	}
+	if time.Since(e.Pacer.LastSuccess()) > stale {
+		worse("pacer", "stands still", api.HealthUnavailable)
+	} else {
+		report.Checks["pacer"] = "ok"
+	}
 	if time.Since(e.Dispatcher.LastSuccess()) > stale {
 		worse("deadlines", "stand still", api.HealthUnavailable)
 	} else {

@@ -34,7 +34,11 @@ func (s *stops) run() error {
 		last := s.steps[len(s.steps)-1]
 		s.steps = s.steps[:len(s.steps)-1]
 		started := time.Now()
-		if err := last.bounded(); err != nil {
+		switch err := last.bounded(); {
+		case errors.Is(err, errHangs):
+			// The stop is bounded whatever hangs: that is said, and is no failure of the stop.
+			s.log.Warn().Str("component", last.name).Msg("did not end in time and was left behind")
+		case err != nil:
 			faults = append(faults, fmt.Errorf("stop %s: %w", last.name, err))
 		}
 		s.log.Debug().Str("component", last.name).Int64("duration_ms", time.Since(started).Milliseconds()).Msg("stopped")

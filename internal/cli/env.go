@@ -218,6 +218,9 @@ func readSecretFiles(values map[string]string) error {
 			return fmt.Errorf("read %s_FILE: %w", name, err)
 		}
 		values[name] = strings.TrimRight(string(raw), "\r\n")
+		if values[name] == "" {
+			return fmt.Errorf("%s_FILE: %s is empty", name, path)
+		}
 	}
 	return nil
 }
