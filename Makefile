@@ -48,7 +48,12 @@ help: ## Say what there is
 
 .PHONY: run
 run: ## Start the server and dashboard on http://localhost:8080
-	$(GO) run cmd/server/main.go
+	@$(GO) build -o bin/mini-asynq ./cmd/server
+	@exec bin/mini-asynq
+
+.PHONY: psql
+psql: ## Open psql on the database that the server uses
+	@psql "$$($(GO) run cmd/server/main.go dsn)"
 
 .PHONY: demo
 demo: ## Send demo jobs to a running server

@@ -168,6 +168,17 @@ func masked(address string) string {
 	return u.Redacted()
 }
 
+// DatabaseAddress is the address of the database that a node with this configuration would use, secrets included.
+func DatabaseAddress(ctx context.Context, c Config) (address string, err error) {
+	db, err := openDatabase(ctx, c)
+	if err != nil {
+		return "", err
+	}
+	stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*privateStop)
+	defer cancel()
+	return db.url, db.close(stopCtx)
+}
+
 // WithDatabase runs fn on a connection to the database that a node with this configuration would use.
 func WithDatabase(ctx context.Context, c Config, fn func(*pgx.Conn) error) (err error) {
 	db, err := openDatabase(ctx, c)

@@ -17,6 +17,22 @@ import (
 // migrateDeadline bounds a migration from the command line: a table that is rewritten takes its time.
 const migrateDeadline = time.Hour
 
+// sayVersion tells where the schema stands now.
+func sayVersion(ctx context.Context, cmd *cobra.Command, conn *pgx.Conn) error {
+	states, err := migrations.Status(ctx, conn)
+	if err != nil {
+		return err
+	}
+	var version int64
+	for _, s := range states {
+		if !s.AppliedAt.IsZero() {
+			version = s.Version
+		}
+	}
+	fmt.Fprintf(cmd.ErrOrStderr(), "the schema is at version %d of %d\n", version, len(states))
+	return nil
+}
+
 func newMigrate(g *globals) *cobra.Command {
 	cmd := &cobra.Command{Use: "migrate", Short: "Change or show the database schema", Args: noArgs}
 	var to int64
@@ -39,10 +55,14 @@ func newMigrate(g *globals) *cobra.Command {
 	up := &cobra.Command{
 		Use: "up", Short: "Bring the schema to the version of this server, or to an older one with --to", Args: noArgs,
 		RunE: with(func(ctx context.Context, cmd *cobra.Command, conn *pgx.Conn) error {
-			if !cmd.Flags().Changed("to") {
-				return migrations.Up(ctx, conn)
+			if cmd.Flags().Changed("to") {
+				if err := migrations.To(ctx, conn, to); err != nil {
+					return err
+				}
+			} else if err := migrations.Up(ctx, conn); err != nil {
+				return err
 			}
-			return migrations.To(ctx, conn, to)
+			return sayVersion(ctx, cmd, conn)
 		}),
 	}
 	up.Flags().Int64Var(&to, "to", 0, "version to stop at")
@@ -60,7 +80,10 @@ func newMigrate(g *globals) *cobra.Command {
 					}
 				}
 			}
-			return migrations.Down(ctx, conn, to)
+			if err := migrations.Down(ctx, conn, to); err != nil {
+				return err
+			}
+			return sayVersion(ctx, cmd, conn)
 		}),
 	}
 	down.Flags().Int64Var(&to, "to", 0, "version to go back to; 0 removes everything")
