@@ -134,7 +134,7 @@ func TestFilterAgreesWithItsDefinition(t *testing.T) {
 }
 
 // BenchmarkSend compares ways to send a batch of 16 events over a loopback connection: the library's prepared messages,
-// one write each, and frames put together for one write. 2026, 2 cores (EPYC): see docs of outbox.
+// one write each, and frames put together for one write. The figures stand beside outbox.
 func BenchmarkSend(b *testing.B) {
 	const batch = 16
 	all := make([]*events.Event, batch)

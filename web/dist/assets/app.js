@@ -21,6 +21,7 @@ let state = "connecting";
 let problem = "";
 let freshAt = 0;
 let loadedAt = 0;
+let stream = null; // until the first snapshot is under way
 
 function show() {
   line.dataset.state = state === "stopped" ? "lost" : state;
@@ -43,11 +44,12 @@ async function snapshot() {
     problem = "";
   }
   if (asOf) freshAt = Date.now();
+  stream?.check(asOf);
   show();
   return asOf;
 }
 
-const stream = new EventStream(`${api}/ws`, {
+stream = new EventStream(`${api}/ws`, {
   onEvent(event) {
     freshAt = Date.now();
     table.fold(event);
@@ -73,7 +75,6 @@ const stream = new EventStream(`${api}/ws`, {
 setInterval(() => {
   show();
   if (document.hidden) return;
-  if (state === "live") freshAt = Date.now();
   const wait = table.stale ? REFRESH_STALE : state === "live" ? REFRESH : REFRESH_LOST;
   if (Date.now() - loadedAt >= wait) snapshot();
 }, 1000);

@@ -10,6 +10,10 @@ const FIRST_BACKOFF = 500;
 const MAX_BACKOFF = 30_000;
 /** Refused so often before it opened, with a server that answers otherwise: the cursor itself is the reason. */
 const REFUSED_TOO_OFTEN = 3;
+/** A socket that has not opened by then never will. */
+const OPEN_WITHIN = 15_000;
+/** Events that the server has for so long already, and the line does not bring: it is dead without knowing it. */
+const BRING_WITHIN = 5_000;
 
 /** Reads a cursor "<epoch>-<seq>"; null for anything else. */
 export function parseCursor(text) {
@@ -36,6 +40,7 @@ export class EventStream {
   #url;
   #handlers;
   #socket = null;
+  #giveUp = () => {};
   #timer = 0;
   #failures = 0;
   #refused = 0;
@@ -76,8 +81,24 @@ export class EventStream {
     const socket = new WebSocket(url);
     this.#socket = socket;
     let opened = false;
+    let openedAt = 0;
+    const gone = (close) => {
+      if (this.#socket !== socket) return;
+      this.#socket = null;
+      clearTimeout(patience);
+      if (opened && Date.now() - openedAt > MAX_BACKOFF) this.#failures = 0; // a quiet line, and a good one
+      this.#closed(opened, close);
+    };
+    const giveUp = () => {
+      socket.close();
+      gone({ code: 1006, reason: "" });
+    };
+    const patience = setTimeout(giveUp, OPEN_WITHIN);
+    this.#giveUp = giveUp;
     socket.onopen = () => {
       opened = true;
+      openedAt = Date.now();
+      clearTimeout(patience);
       this.#refused = 0;
       this.#handlers.onState("live", "");
     };
@@ -85,11 +106,23 @@ export class EventStream {
       this.#failures = 0;
       this.#take(message.data);
     };
-    socket.onclose = (close) => {
-      if (this.#socket !== socket) return;
-      this.#socket = null;
-      this.#closed(opened, close);
-    };
+    socket.onclose = gone;
+    socket.onerror = () => { if (!opened) gone({ code: 1006, reason: "" }); };
+  }
+
+  /**
+   * Holds the line against what the lists say: a socket whose other end has gone without a word stays open for many
+   * minutes, and a browser shows a page no pings.
+   * @param {string|null} asOf the cursor of a list that was just read
+   */
+  check(asOf) {
+    const [now, last] = [parseCursor(asOf), parseCursor(this.cursor)];
+    if (!now || !last || (now.epoch === last.epoch && now.seq <= last.seq)) return;
+    const [socket, cursor] = [this.#socket, this.cursor];
+    if (!socket) return;
+    setTimeout(() => {
+      if (this.#socket === socket && this.cursor === cursor) this.#giveUp();
+    }, BRING_WITHIN);
   }
 
   #take(data) {
