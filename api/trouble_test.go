@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -149,16 +150,27 @@ func TestU2TricklingBodyIsCutOff(t *testing.T) {
 	_, err = conn.Write([]byte("POST /api/v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n"))
 	require.NoError(t, err)
 	started := time.Now()
-	go func() { // ends when the server closes, at the latest when the test does
+	var trickle sync.WaitGroup
+	over := make(chan struct{})
+	trickle.Go(func() { // ends when the server closes, at the latest when the test does, which waits for it
 		tick := time.NewTicker(time.Second)
 		defer tick.Stop()
-		for range tick.C {
+		for {
+			select {
+			case <-over:
+				return
+			case <-tick.C:
+			}
 			if _, err := conn.Write([]byte("{")); err != nil {
 				return
 			}
 		}
+	})
+	defer func() {
+		close(over)
+		_ = conn.Close()
+		trickle.Wait()
 	}()
-	defer func() { _ = conn.Close() }()
 	require.NoError(t, conn.SetReadDeadline(time.Now().Add(45*time.Second)))
 	raw, _ := io.ReadAll(conn) // a reset is an end too
 	require.Contains(t, string(raw), "malformed_request")
