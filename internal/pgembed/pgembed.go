@@ -279,6 +279,9 @@ func (s *Server) launch(ctx context.Context, lock *flock) error {
 	if err == nil && s.cfg.Mode == Socket {
 		socketDir, err = s.home.chooseSocketDir()
 	}
+	if err == nil && s.cfg.Mode == Socket {
+		err = removeSocketLeftovers(socketDir)
+	}
 	if err == nil {
 		// serves has said no to it: a leftover, which PostgreSQL removes when the
 		// process is dead but not when the id belongs to someone else.
@@ -316,6 +319,20 @@ func (s *Server) launch(ctx context.Context, lock *flock) error {
 			return fmt.Errorf("wait for the end of PostgreSQL: %w", err)
 		}
 	}
+}
+
+// removeSocketLeftovers removes what a killed PostgreSQL left in the folder of
+// the socket. The lock says that none is alive, but the lock file in there names
+// a process id, which may belong to another program by now; PostgreSQL would
+// refuse to start for it.
+func removeSocketLeftovers(dir string) error {
+	name := filepath.Join(dir, fmt.Sprintf(".s.PGSQL.%d", socketPort))
+	for _, path := range []string{name, name + ".lock"} {
+		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("remove leftover: %w", err)
+		}
+	}
+	return nil
 }
 
 // earlyExitError is PostgreSQL ending before it was ready.

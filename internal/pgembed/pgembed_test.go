@@ -165,6 +165,10 @@ func TestStaleProcessFileIsNoHindrance(t *testing.T) {
 			if pid := pidFor(t, dir); pid != 0 {
 				_, rest, _ := strings.Cut(string(text), "\n")
 				require.NoError(t, os.WriteFile(path, fmt.Appendf(nil, "%d\n%s", pid, rest), 0o600))
+				// The lock file of the socket names the same process.
+				socket := filepath.Join(dir, "run", ".s.PGSQL.5432.lock")
+				require.FileExists(t, socket)
+				require.NoError(t, os.WriteFile(socket, fmt.Appendf(nil, "%d\n%s", pid, rest), 0o600))
 			}
 
 			second := start(t, cfg)
