@@ -263,7 +263,7 @@ func must[T any](v T, err error) T {
 func (d *door) rows() (n int) {
 	d.t.Helper()
 	err := d.pool.QueryRow(d.t.Context(), `
-		SELECT (SELECT count(*) FROM mini_asynq.all_jobs) + (SELECT count(*) FROM mini_asynq.outbox WHERE type <> 'queue.created')
+		SELECT (SELECT count(*) FROM mini_asynq.all_jobs) + (SELECT count(*) FROM mini_asynq.events WHERE type <> 'queue.created')
 		     + (SELECT count(*) FROM mini_asynq.idempotency_keys)`).Scan(&n)
 	require.NoError(d.t, err)
 	return n

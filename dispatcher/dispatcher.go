@@ -390,6 +390,7 @@ func (d *Dispatcher) run(ctx context.Context, t *turn) error {
 
 // settle tells what became of outcomes.
 func (d *Dispatcher) settle(reports []report, verdicts []jobs.Verdict) {
+	d.leases.drop(reports, func(i int) bool { return !verdicts[i].Busy })
 	var busy []report
 	for i, r := range reports {
 		v := verdicts[i]
@@ -397,7 +398,6 @@ func (d *Dispatcher) settle(reports []report, verdicts []jobs.Verdict) {
 			busy = append(busy, r)
 			continue
 		}
-		d.leases.drop(r.work)
 		if v.Fault != nil {
 			d.config.Log.Error().Err(v.Fault).Stringer("job_id", r.outcome.JobID).Int64("fence", r.outcome.Fence).
 				Msg("an outcome could not be stored, the attempt failed")
@@ -409,7 +409,7 @@ func (d *Dispatcher) settle(reports []report, verdicts []jobs.Verdict) {
 			d.WakeWhole(r.work.Job.Queue)
 		}
 		if r.stored != nil {
-			r.stored(v)
+			r.stored(r.work, v)
 		}
 	}
 	if len(busy) > 0 {

@@ -338,7 +338,7 @@ func TestOutcomesSurviveAnOutage(t *testing.T) {
 		store.mu.Unlock()
 		verdicts := make(chan jobs.Verdict, 3)
 		for _, w := range works {
-			w.Finish(jobs.Complete(&w.Job.Job, nil), func(v jobs.Verdict) { verdicts <- v })
+			w.Finish(jobs.Complete(&w.Job.Job, nil), func(_ *dispatcher.Work, v jobs.Verdict) { verdicts <- v })
 			w.Finish(jobs.Fail(&w.Job.Job, nil, 0), nil) // only the first report counts
 		}
 		demand.Add(3)

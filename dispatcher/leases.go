@@ -47,12 +47,14 @@ func (l *leases) hold(works []*Work) {
 	}
 }
 
-// drop ends the keeping, if it is still this attempt's.
-func (l *leases) drop(w *Work) {
+// drop ends the keeping of attempts whose outcome is stored, where it is still theirs.
+func (l *leases) drop(reports []report, stored func(i int) bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.held[w.Job.ID] == w {
-		delete(l.held, w.Job.ID)
+	for i, r := range reports {
+		if stored(i) && l.held[r.work.Job.ID] == r.work {
+			delete(l.held, r.work.Job.ID)
+		}
 	}
 }
 

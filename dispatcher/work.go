@@ -51,7 +51,7 @@ func (w *Work) halt(cause error) {
 
 // Finish reports how the attempt ended. Only the first report of an attempt counts. stored is called, if it is not nil,
 // when the database has said what became of it; it must not block.
-func (w *Work) Finish(outcome jobs.Outcome, stored func(jobs.Verdict)) {
+func (w *Work) Finish(outcome jobs.Outcome, stored func(*Work, jobs.Verdict)) {
 	w.mu.Lock()
 	done := w.finished
 	w.finished = true
@@ -66,5 +66,5 @@ func (w *Work) Finish(outcome jobs.Outcome, stored func(jobs.Verdict)) {
 type report struct {
 	work    *Work
 	outcome jobs.Outcome
-	stored  func(jobs.Verdict)
+	stored  func(*Work, jobs.Verdict)
 }

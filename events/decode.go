@@ -3,6 +3,7 @@ package events
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/mini-asynq/mini-asynq/jobs"
@@ -10,7 +11,10 @@ import (
 
 // decoder turns rows of eventColumns into events, from PostgreSQL's binary format and without reflection: at full load
 // a node reads several hundred thousand a second. Names repeat, so each is kept once.
-type decoder struct{ names map[string]string }
+type decoder struct {
+	codes codebook
+	names map[string]string
+}
 
 var errShape = errors.New("unexpected shape of an outbox row")
 
@@ -34,55 +38,71 @@ func (d *decoder) name(raw []byte) string {
 
 // event decodes one row; the first column is the first position of its tick.
 func (d *decoder) event(v [][]byte) (e *Event, tick int64, err error) {
-	if len(v) != 27 || len(v[0]) != 8 || len(v[1]) != 8 || len(v[2]) != 8 {
+	if len(v) != 25 || len(v[0]) != 8 || len(v[1]) != 8 || len(v[2]) != 8 || len(v[3]) != 4 || len(v[4]) != 2 || len(v[5]) != 2 {
 		return nil, 0, errShape
 	}
-	e = &Event{
-		XID:      uint64(int8of(v[1])), //nolint:gosec // a transaction id below 2^63
-		At:       timeOf(v[2]),
-		Type:     d.name(v[5]),
-		From:     jobs.Status(d.name(v[6])),
-		Status:   jobs.Status(d.name(v[7])),
-		Priority: jobs.Priority(d.name(v[8])),
-		Queue:    d.name(v[10]),
-		Kind:     d.name(v[11]),
-		Worker:   d.name(v[12]),
-		Actor:    d.name(v[14]),
-		WaitMS:   int8OrNil(v[17]),
-		RunMS:    int8OrNil(v[18]),
-		TotalMS:  int8OrNil(v[19]),
-		Cause:    string(v[20]),
-		Reason:   string(v[21]),
-		Comment:  string(v[22]),
-		Source:   d.name(v[23]),
-		Error:    jsonb(v[25]),
-		Data:     jsonb(v[26]),
+	what, ok := d.codes[int2of(v[4])]
+	if !ok {
+		return nil, 0, fmt.Errorf("%w: %d", errUnknownCode, int2of(v[4]))
 	}
-	if v[3] != nil {
-		if copy(e.JobID[:], v[3]) != 16 || len(v[4]) != 8 {
+	e = &Event{
+		XID:     uint64(int8of(v[1])), //nolint:gosec // a transaction id below 2^63
+		At:      timeOf(v[2]),
+		Attempt: int(int32(binary.BigEndian.Uint32(v[3]))), //nolint:gosec // an int4
+		Type:    what.event,
+		From:    what.from,
+		Status:  what.to,
+		Queue:   d.name(v[8]),
+		Kind:    d.name(v[9]),
+		Worker:  d.name(v[10]),
+		Actor:   d.name(v[12]),
+		WaitMS:  int8OrNil(v[15]),
+		RunMS:   int8OrNil(v[16]),
+		TotalMS: int8OrNil(v[17]),
+		Cause:   d.name(v[18]),
+		Reason:  d.name(v[19]),
+		Comment: string(v[20]),
+		Source:  d.name(v[21]),
+		Error:   jsonb(v[23]),
+		Data:    jsonb(v[24]),
+	}
+	if p := int(int2of(v[5])); p > 0 && p < len(priorities) {
+		e.Priority = priorities[p]
+	}
+	if v[6] != nil {
+		if copy(e.JobID[:], v[6]) != 16 || len(v[7]) != 8 {
 			return nil, 0, errShape
 		}
-		e.JobVersion = int8of(v[4])
+		e.JobVersion = int8of(v[7])
 	}
-	if len(v[9]) == 4 {
-		e.Attempt = int(int32(binary.BigEndian.Uint32(v[9]))) //nolint:gosec // an int4
-	}
-	if v[13] != nil {
-		if e.Tags, err = d.texts(v[13]); err != nil {
+	if v[11] != nil {
+		if e.Tags, err = d.texts(v[11]); err != nil {
 			return nil, 0, err
 		}
 	}
-	if len(v[15]) == 8 {
-		e.Fence = int8of(v[15])
+	if len(v[13]) == 8 {
+		e.Fence = int8of(v[13])
 	}
-	if len(v[16]) == 8 {
-		e.RunAt = timeOf(v[16])
+	if len(v[14]) == 8 {
+		e.RunAt = timeOf(v[14])
 	}
-	if len(v[24]) == 1 {
-		has := v[24][0] == 1
-		e.HasResult = &has
+	if len(v[22]) == 1 {
+		e.HasResult = hasResult[v[22][0]&1]
 	}
 	return e, int8of(v[0]), nil
+}
+
+// priorities by priority_code.
+var priorities = [...]jobs.Priority{"", jobs.High, jobs.Normal, jobs.Low}
+
+// hasResult are the two values that events share.
+var hasResult = func() (v [2]*bool) {
+	no, yes := false, true
+	return [2]*bool{&no, &yes}
+}()
+
+func int2of(raw []byte) int16 {
+	return int16(binary.BigEndian.Uint16(raw)) //nolint:gosec // an int2
 }
 
 func int8of(raw []byte) int64 {

@@ -2,6 +2,7 @@ package events
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/google/uuid"
@@ -50,22 +51,38 @@ func History(ctx context.Context, db jobs.DB, job uuid.UUID, after int64, limit 
 	if err != nil || !ok {
 		return nil, false, err
 	}
-	rows, err := db.Query(ctx, historySQL, pgx.QueryResultFormats{pgx.BinaryFormatCode}, job, after, limit)
+	events, err = readHistory(ctx, db, builtin, epoch, job, after, limit)
+	if errors.Is(err, errUnknownCode) {
+		var codes codebook
+		if codes, err = readCodes(ctx, db); err == nil {
+			events, err = readHistory(ctx, db, codes, epoch, job, after, limit)
+		}
+	}
 	if err != nil {
 		return nil, false, fmt.Errorf("read the history of a job: %w", err)
 	}
+	return events, len(events) > 0 && events[0].JobVersion > after+1, nil
+}
+
+func readHistory(ctx context.Context, db jobs.DB, codes codebook, epoch Epoch, job uuid.UUID, after int64, limit int) (
+	events []*Event, err error,
+) {
+	rows, err := db.Query(ctx, historySQL, pgx.QueryResultFormats{pgx.BinaryFormatCode}, job, after, limit)
+	if err != nil {
+		return nil, err
+	}
 	defer rows.Close()
-	var dec decoder
+	dec := decoder{codes: codes}
 	for rows.Next() {
 		e, seq, err := dec.event(rows.RawValues())
 		if err != nil {
-			return nil, false, fmt.Errorf("read the history of a job: %w", err)
+			return nil, err
 		}
 		e.Position = Position{epoch.Number, seq}
 		events = append(events, e)
 	}
 	if err := rows.Err(); err != nil {
-		return nil, false, fmt.Errorf("read the history of a job: %w", err)
+		return nil, err
 	}
-	return events, len(events) > 0 && events[0].JobVersion > after+1, nil
+	return events, nil
 }

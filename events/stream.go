@@ -53,10 +53,13 @@ func (c StreamConfig) withDefaults() StreamConfig {
 type Stream struct {
 	config StreamConfig
 	ring   *ring
-	wake   chan struct{} // capacity 1: there may be a new tick. Never closed.
+	wake   chan struct{} // capacity 1: look whether there is something to do. Never closed.
+	wanted atomic.Int64  // the newest position of the ring's epoch that somebody has spoken of
+	look   atomic.Bool   // look at the ticks whatever is wanted
 	missed atomic.Bool   // the epoch may have changed, too
 	ready  chan struct{} // closed when head and floor are known
-	lastOK atomic.Int64  // unix nanoseconds of the last successful look
+	codes  atomic.Pointer[codebook]
+	lastOK atomic.Int64 // unix nanoseconds of the last successful look
 
 	mu    sync.RWMutex // guards floor
 	floor Position
@@ -67,12 +70,14 @@ type Stream struct {
 // NewStream makes a stream; it is ready soon after Run has started.
 func NewStream(config StreamConfig) *Stream {
 	config = config.withDefaults()
-	return &Stream{
+	s := &Stream{
 		config: config,
 		ring:   newRing(config.Ring),
 		wake:   make(chan struct{}, 1),
 		ready:  make(chan struct{}),
 	}
+	s.codes.Store(&builtin)
+	return s
 }
 
 // Tap adds a tap. Only before Run.
@@ -80,29 +85,50 @@ func (s *Stream) Tap(fn func([]*Event)) { s.config.Taps = append(s.config.Taps, 
 
 // Wake makes the tailer look for new ticks. It never blocks.
 func (s *Stream) Wake() {
-	select {
-	case s.wake <- struct{}{}:
-	default:
+	s.look.Store(true)
+	s.signal()
+}
+
+// WakeFor makes the tailer look for new ticks unless it has read up to last already: each tick is spoken of twice, by
+// the pacer and by its NOTIFY. It never blocks.
+func (s *Stream) WakeFor(last Position) {
+	head, _ := s.ring.state()
+	switch {
+	case last.Epoch != head.Epoch:
+		s.Missed()
+	case head.Before(last):
+		for wanted := s.wanted.Load(); wanted < last.Seq; wanted = s.wanted.Load() {
+			if s.wanted.CompareAndSwap(wanted, last.Seq) {
+				break
+			}
+		}
+		s.signal()
 	}
 }
 
 // Missed is Wake when anything may have happened, a new epoch included: after a reconnect.
 func (s *Stream) Missed() {
 	s.missed.Store(true)
-	s.Wake()
+	s.signal()
 }
 
-// Heard is what the listener tells: a tick wakes the tailer, one of another epoch makes it look for that.
-func (s *Stream) Heard(n Note) {
-	if n.Kind != NoteTick {
-		return
+func (s *Stream) signal() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
 	}
+}
+
+// due tells whether a signal still asks for something.
+func (s *Stream) due() bool {
 	head, _ := s.ring.state()
-	switch {
-	case n.Last.Epoch != head.Epoch:
-		s.Missed()
-	case head.Before(n.Last):
-		s.Wake()
+	return s.look.Swap(false) || s.missed.Load() || head.Seq < s.wanted.Load()
+}
+
+// Heard is what the listener tells.
+func (s *Stream) Heard(n Note) {
+	if n.Kind == NoteTick {
+		s.WakeFor(n.Last)
 	}
 }
 
@@ -214,7 +240,11 @@ func (s *Stream) Read(ctx context.Context, after Position, limit int) ([]*Event,
 	ctx, cancel := context.WithTimeout(ctx, s.config.Deadline)
 	defer cancel()
 	batch := make([]*Event, 0, min(limit, 1000))
-	_, _, err = readPage(ctx, s.config.DB, after, limit, ticksFor(limit), func(e *Event) { batch = append(batch, e) })
+	_, _, err = s.page(ctx, after, limit, ticksFor(limit), func(e *Event) { batch = append(batch, e) })
+	if errors.Is(err, errUnknownCode) {
+		batch = batch[:0]
+		_, _, err = s.page(ctx, after, limit, ticksFor(limit), func(e *Event) { batch = append(batch, e) })
+	}
 	if err != nil && !errors.Is(err, errHole) {
 		return nil, err
 	}
@@ -280,12 +310,15 @@ func (s *Stream) Run(ctx context.Context) error {
 			if s.config.Sweep > 0 {
 				sweep.Reset(s.config.Sweep)
 			}
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-s.wake:
-			case <-sweep.C:
-				s.missed.Store(true) // the floor moves with retention, of which nobody tells
+			for idle := true; idle; {
+				select {
+				case <-ctx.Done():
+					return nil
+				case <-s.wake:
+				case <-sweep.C:
+					s.missed.Store(true) // the floor moves with retention, of which nobody tells
+				}
+				idle = !s.due()
 			}
 			continue
 		}
@@ -305,15 +338,33 @@ func (s *Stream) catchUp(ctx context.Context) error {
 			return err
 		}
 	}
+	learned := false
 	for {
 		head, _ := s.ring.state()
 		pageCtx, cancel := context.WithTimeout(ctx, s.config.Deadline)
 		more, err := s.tail(pageCtx, head)
 		cancel()
+		if errors.Is(err, errUnknownCode) && !learned {
+			learned = true // by page: read on behind what was pushed
+			continue
+		}
 		if err != nil || !more {
 			return err
 		}
 	}
+}
+
+// page is readPage with the codes that this node knows. After errUnknownCode it knows all that the database does.
+func (s *Stream) page(ctx context.Context, after Position, limit, maxTicks int, visit func(*Event)) (n, ticks int, err error) {
+	n, ticks, err = readPage(ctx, s.config.DB, *s.codes.Load(), after, limit, maxTicks, visit)
+	if errors.Is(err, errUnknownCode) {
+		codes, codesErr := readCodes(ctx, s.config.DB)
+		if codesErr != nil {
+			return n, ticks, codesErr
+		}
+		s.codes.Store(&codes)
+	}
+	return n, ticks, err
 }
 
 // tail reads one page behind the head into ring and taps, as it streams in. more: the page was full.
@@ -329,7 +380,7 @@ func (s *Stream) tail(ctx context.Context, head Position) (more bool, err error)
 		s.ring.push(chunk)
 		chunk = make([]*Event, 0, tailChunk)
 	}
-	n, ticks, err := readPage(ctx, s.config.DB, head, tailPage, tailTicks, func(e *Event) {
+	n, ticks, err := s.page(ctx, head, tailPage, tailTicks, func(e *Event) {
 		if chunk = append(chunk, e); len(chunk) == tailChunk {
 			flush()
 		}
@@ -358,6 +409,7 @@ func (s *Stream) lookAtEpoch(ctx context.Context) error {
 	if head.Epoch == epoch.Number && head.Seq >= epoch.Floor.Seq {
 		return nil
 	}
+	s.wanted.Store(0) // positions of another epoch; who speaks of this one from now on finds it in the ring
 	s.ring.reset(epoch.Head)
 	s.config.Began()
 	select {

@@ -171,21 +171,23 @@ SELECT t.first_seq, ` + eventColumns + `
 OFFSET greatest(0, $2 + 1 - coalesce((SELECT seq FROM first), $2 + 1)) LIMIT $3`
 
 // eventColumns are decoded by hand, in this order (decodeEvent).
-const eventColumns = `o.xid, o.at, o.job_id, o.job_version, o.type::text, o.from_status::text, o.to_status::text,
-       o.priority::text, o.attempt, o.queue, o.kind, o.worker, o.tags, o.actor, o.fence, o.run_at, o.wait_ms, o.run_ms,
-       o.total_ms, o.cause, o.reason, o.comment, o.source, o.has_result, o.error, o.data`
+const eventColumns = `o.xid, o.at, o.attempt, o.code, o.priority, o.job_id, o.job_version, o.queue, o.kind, o.worker, o.tags,
+       o.actor, o.fence, o.run_at, o.wait_ms, o.run_ms, o.total_ms, o.cause, o.reason, o.comment, o.source, o.has_result,
+       o.error, o.data`
 
 // readPage reads up to limit events after a position, resolving at most maxTicks ticks, and hands them to visit in
 // order. It checks that positions are dense: a tick that resolves to fewer rows than it counted would shift all after
 // it, so the rows carry their tick. n is the number of events, ticks of how many ticks they are.
-func readPage(ctx context.Context, db jobs.DB, after Position, limit, maxTicks int, visit func(*Event)) (n, ticks int, err error) {
+func readPage(ctx context.Context, db jobs.DB, codes codebook, after Position, limit, maxTicks int,
+	visit func(*Event),
+) (n, ticks int, err error) {
 	rows, err := db.Query(ctx, eventsSQL, pgx.QueryResultFormats{pgx.BinaryFormatCode}, after.Epoch, after.Seq, limit, maxTicks)
 	if err != nil {
 		return 0, 0, fmt.Errorf("read events: %w", err)
 	}
 	defer rows.Close()
 	seq, lastTick := after.Seq, int64(-1)
-	var dec decoder
+	dec := decoder{codes: codes}
 	for rows.Next() {
 		seq++
 		e, tick, err := dec.event(rows.RawValues())

@@ -205,8 +205,8 @@ func TestNewHistoryIsANewEpoch(t *testing.T) {
 	// As after a restore: the stored identity is another database's, and there are rows from beyond the present ids.
 	_, err = conn.Exec(t.Context(), `UPDATE mini_asynq.epochs SET identity = 'elsewhere'`)
 	require.NoError(t, err)
-	_, err = conn.Exec(t.Context(), `INSERT INTO mini_asynq.outbox (xid, type, queue)
-		VALUES ((pg_current_xact_id()::text::bigint + 5)::text::xid8, 'queue.created', 'ghost')`)
+	_, err = conn.Exec(t.Context(), `INSERT INTO mini_asynq.outbox (xid, code, queue)
+		VALUES ((pg_current_xact_id()::text::bigint + 5)::text::xid8, 121, 'ghost')`)
 	require.NoError(t, err)
 	f = follow(t, db.DSN(), options{})
 	now := f.ready(t)

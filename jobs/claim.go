@@ -127,9 +127,9 @@ func (c Claim) read(results pgx.BatchResults, sentAt time.Time) ([]*Claimed, err
 		j := &Claimed{ClaimedAt: sentAt, LeaseFor: c.Lease}
 		j.Queue, j.Status, j.LockedBy = c.Queue, Running, c.Worker
 		var timeout *time.Duration
-		err := rows.Scan(&j.ID, &j.Kind, &j.Payload, &j.Priority, &j.Attempt, &j.AttemptBase, &j.AttemptLimit,
+		err := rows.Scan(rawID(&j.ID), &j.Kind, rawJSON(&j.Payload), (*string)(&j.Priority), &j.Attempt, &j.AttemptBase, &j.AttemptLimit,
 			&j.LeaseLosses, &j.Snoozes, &j.Version, &j.Fence, &timeout, &j.RunAt, &j.CreatedAt, &j.LockedAt, &j.Tags,
-			&j.Metadata, &j.Traceparent, &j.MaxRetries)
+			rawJSON(&j.Metadata), &j.Traceparent, &j.MaxRetries)
 		if err != nil {
 			return nil, err
 		}

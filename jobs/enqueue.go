@@ -69,7 +69,7 @@ func newRows(params []Params) ([]row, error) {
 // insertSQL stores jobs from arrays. A job that is not due yet is scheduled; one whose run_at has passed is due now, so
 // that nobody jumps the line. max_retries falls back to what the server published. No index is searched; no row is
 // locked; a twin at the same time inserts other ids. unnest is planned for the length of its arrays, and the statement
-// has one plan only.
+// has one plan only. It returns the time and the default by which every row was decided.
 const insertSQL = `
 WITH clock AS MATERIALIZED (
     SELECT clock_timestamp() AS now,
@@ -81,45 +81,31 @@ WITH clock AS MATERIALIZED (
                          $8::interval[], $9::interval[], $10::text[], $11::text[], $12::jsonb[], $14::text[], $15::text[])
            AS n(id, queue, kind, payload, priority, max_retries, run_at, delay, timeout, idempotency_key, tags,
                 metadata, traceparent, source)
+), inserted AS (
+    INSERT INTO mini_asynq.jobs (id, queue, kind, payload, status, priority, max_retries, attempt_limit, run_at,
+                                 created_at, updated_at, idempotency_key, timeout, tags, metadata, traceparent, source)
+    SELECT id, queue, kind, payload,
+           CASE WHEN due > now THEN 'scheduled'::mini_asynq.job_status ELSE 'pending'::mini_asynq.job_status END,
+           CASE priority WHEN 'high' THEN 'high'::mini_asynq.job_priority
+                         WHEN 'low' THEN 'low'::mini_asynq.job_priority ELSE 'normal'::mini_asynq.job_priority END,
+           allowed, allowed + 1, due, now, now, idempotency_key, timeout, tags::text[], metadata, traceparent, source
+      FROM new
 )
-INSERT INTO mini_asynq.jobs (id, queue, kind, payload, status, priority, max_retries, attempt_limit, run_at, created_at,
-                             updated_at, idempotency_key, timeout, tags, metadata, traceparent, source)
-SELECT id, queue, kind, payload,
-       CASE WHEN due > now THEN 'scheduled'::mini_asynq.job_status ELSE 'pending'::mini_asynq.job_status END,
-       CASE priority WHEN 'high' THEN 'high'::mini_asynq.job_priority
-                     WHEN 'low' THEN 'low'::mini_asynq.job_priority ELSE 'normal'::mini_asynq.job_priority END, allowed, allowed + 1, due, now,
-       now, idempotency_key, timeout, tags::text[], metadata, traceparent, source
-  FROM new
-RETURNING id, status::text, run_at, created_at, max_retries`
+SELECT now, retries FROM clock`
 
 func insert(ctx context.Context, db DB, rows []row) ([]Enqueued, error) {
 	args := insertArgs(rows)
 	if err := failpoint.Hit("jobs.insert.before_commit"); err != nil {
 		return nil, err
 	}
-	answer, err := db.Query(ctx, insertSQL, args...)
-	if err != nil {
+	var now time.Time
+	var retries int
+	if err := db.QueryRow(ctx, insertSQL, args...).Scan(&now, &retries); err != nil {
 		return nil, enqueueError(db, err)
 	}
 	out := make([]Enqueued, len(rows))
-	at := make(map[uuid.UUID]int, len(rows))
-	for i, r := range rows {
-		at[r.id] = i
-	}
-	var id uuid.UUID
-	var status Status
-	var runAt, createdAt time.Time
-	var retries int
-	_, err = pgx.ForEachRow(answer, []any{&id, &status, &runAt, &createdAt, &retries}, func() error {
-		i, ok := at[id]
-		if !ok {
-			return fmt.Errorf("the database returned a job that was not sent: %s", id)
-		}
-		out[i] = rows[i].enqueued(status, runAt, createdAt, retries)
-		return nil
-	})
-	if err != nil {
-		return nil, enqueueError(db, err)
+	for i := range rows {
+		out[i] = rows[i].enqueued(now, retries)
 	}
 	return out, failpoint.Hit("jobs.insert.after_commit")
 }
@@ -127,43 +113,63 @@ func insert(ctx context.Context, db DB, rows []row) ([]Enqueued, error) {
 func insertArgs(rows []row) []any {
 	n := len(rows)
 	ids, queues, kinds := make([]uuid.UUID, n), make([]string, n), make([]string, n)
-	payloads, metadata := make([]json.RawMessage, n), make([][]byte, n)
 	priorities, sources := make([]string, n), make([]string, n)
-	retries := make([]*int, n)
-	runAts, delays, timeouts := make([]*time.Time, n), make([]*time.Duration, n), make([]*time.Duration, n)
-	keys, tags, traces := make([]*string, n), make([]*string, n), make([]*string, n)
 	for i := range rows {
-		r := &rows[i]
-		p := &r.params
-		ids[i], queues[i], kinds[i], payloads[i] = r.id, p.Queue, p.Kind, r.payload
-		priorities[i], retries[i], sources[i] = string(p.Priority), p.MaxRetries, p.Source
-		runAts[i], delays[i], timeouts[i], metadata[i] = r.runAt, r.delay, r.timeout, r.metadata
-		keys[i], traces[i] = orNull(p.IdempotencyKey), orNull(p.Traceparent)
-		if len(p.Tags) > 0 {
-			literal := arrayLiteral(p.Tags)
-			tags[i] = &literal
-		}
+		p := &rows[i].params
+		ids[i], queues[i], kinds[i], priorities[i], sources[i] = rows[i].id, p.Queue, p.Kind, string(p.Priority), p.Source
 	}
-	return []any{ids, queues, kinds, payloads, priorities, retries, runAts, delays, timeouts, keys, tags, metadata,
-		defaultRetries, traces, sources}
+	text := func(at func(p *Params) string) any {
+		return optionalArray(n, func(i int) (string, bool) { s := at(&rows[i].params); return s, s != "" })
+	}
+	return []any{
+		idArray(ids), queues, kinds, documentArray(n, func(i int) json.RawMessage { return rows[i].payload }), priorities,
+		optionalArray(n, func(i int) (int, bool) { return orUnset(rows[i].params.MaxRetries) }),
+		optionalArray(n, func(i int) (time.Time, bool) { return orUnset(rows[i].runAt) }),
+		optionalArray(n, func(i int) (time.Duration, bool) { return orUnset(rows[i].delay) }),
+		optionalArray(n, func(i int) (time.Duration, bool) { return orUnset(rows[i].timeout) }),
+		text(func(p *Params) string { return p.IdempotencyKey }),
+		text(func(p *Params) string {
+			if len(p.Tags) == 0 {
+				return ""
+			}
+			return arrayLiteral(p.Tags)
+		}),
+		documentArray(n, func(i int) json.RawMessage { return rows[i].metadata }),
+		defaultRetries,
+		text(func(p *Params) string { return p.Traceparent }), sources,
+	}
 }
 
-// enqueued is the job as it was stored.
-func (r *row) enqueued(status Status, runAt, createdAt time.Time, retries int) Enqueued {
+func orUnset[T any](p *T) (value T, ok bool) {
+	if p == nil {
+		return value, false
+	}
+	return *p, true
+}
+
+// enqueued is the job as it was stored at a time by the database's clock: what insertSQL decides, decided here again, so
+// that a thousand jobs are answered by one row.
+func (r *row) enqueued(now time.Time, defaultRetries int) Enqueued {
 	p := r.params
+	retries, due, status := defaultRetries, now, Pending
+	if p.MaxRetries != nil {
+		retries = *p.MaxRetries
+	}
+	switch {
+	case r.delay != nil:
+		due = now.Add(r.delay.Truncate(time.Microsecond))
+	case r.runAt != nil && r.runAt.After(now):
+		due = r.runAt.Truncate(time.Microsecond)
+	}
+	if due.After(now) {
+		status = Scheduled
+	}
 	return Enqueued{Job: Job{
 		ID: r.id, Queue: p.Queue, Kind: p.Kind, Payload: r.payload, Status: status, Priority: p.Priority,
-		MaxRetries: retries, AttemptLimit: retries + 1, RunAt: runAt, CreatedAt: createdAt, UpdatedAt: createdAt,
+		MaxRetries: retries, AttemptLimit: retries + 1, RunAt: due, CreatedAt: now, UpdatedAt: now,
 		IdempotencyKey: p.IdempotencyKey, Timeout: p.Timeout, Tags: p.Tags, Metadata: r.metadata, Source: p.Source,
 		Traceparent: p.Traceparent, Version: 1,
 	}}
-}
-
-func orNull(s string) *string {
-	if s == "" {
-		return nil
-	}
-	return &s
 }
 
 // arrayLiteral writes a text[] as PostgreSQL reads it: unnest cannot take one array per row apart otherwise.

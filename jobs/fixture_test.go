@@ -78,7 +78,7 @@ func (f fixture) count(sql string, args ...any) (n int) {
 // events are the types of a job's events, in order.
 func (f fixture) events(id uuid.UUID) (types []string) {
 	f.t.Helper()
-	rows, err := f.Query(context.Background(), `SELECT type::text FROM mini_asynq.outbox WHERE job_id = $1 ORDER BY id`, id)
+	rows, err := f.Query(context.Background(), `SELECT type::text FROM mini_asynq.events WHERE job_id = $1 ORDER BY id`, id)
 	require.NoError(f.t, err)
 	for rows.Next() {
 		var s string

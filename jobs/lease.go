@@ -36,7 +36,7 @@ func Extend(ctx context.Context, db DB, leases []Lease, lease time.Duration) ([]
 		    SELECT * FROM unnest($1::uuid[], $2::bigint[]) AS a(job_id, stated)
 		), mine AS MATERIALIZED (
 		    SELECT j.id FROM asked a
-		      JOIN mini_asynq.jobs j ON j.id = a.job_id AND j.fence = a.stated AND j.status = 'running'
+		      JOIN mini_asynq.jobs j ON j.id = a.job_id AND j.fence = a.stated AND j.locked_by IS NOT NULL
 		     ORDER BY j.id FOR UPDATE OF j SKIP LOCKED
 		), extended AS (
 		    UPDATE mini_asynq.jobs j SET lease_expires_at = clock_timestamp() + $3::interval
@@ -46,15 +46,15 @@ func Extend(ctx context.Context, db DB, leases []Lease, lease time.Duration) ([]
 		SELECT id, fence, true, cancel FROM extended
 		 UNION ALL
 		SELECT j.id, j.fence, false, false FROM asked a
-		  JOIN mini_asynq.jobs j ON j.id = a.job_id AND j.fence = a.stated AND j.status = 'running'
-		 WHERE NOT EXISTS (SELECT FROM mine WHERE mine.id = j.id)`, ids, fences, lease)
+		  JOIN mini_asynq.jobs j ON j.id = a.job_id AND j.fence = a.stated AND j.locked_by IS NOT NULL
+		 WHERE NOT EXISTS (SELECT FROM mine WHERE mine.id = j.id)`, idArray(ids), fences, lease)
 	if err != nil {
 		return nil, fmt.Errorf("extend leases: %w", err)
 	}
 	answers := make(map[Lease]Extension, len(leases))
 	var l Lease
 	var held, cancelled bool
-	_, err = pgx.ForEachRow(rows, []any{&l.JobID, &l.Fence, &held, &cancelled}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{rawID(&l.JobID), &l.Fence, &held, &cancelled}, func() error {
 		answers[l] = Extension{Held: held, Busy: !held, CancelRequested: cancelled}
 		return nil
 	})
@@ -80,7 +80,7 @@ func SetProgress(ctx context.Context, db DB, lease Lease, percent float64, messa
 		       -- Who asked it to stop, and why, is told when it has stopped.
 		       actor = CASE WHEN cancel_requested_at IS NOT NULL THEN actor END,
 		       comment = CASE WHEN cancel_requested_at IS NOT NULL THEN comment END
-		 WHERE id = $1 AND fence = $2 AND status = 'running'`,
+		 WHERE id = $1 AND fence = $2 AND locked_by IS NOT NULL`,
 		lease.JobID, lease.Fence, min(max(percent, 0), 100), Storable(message, 256))
 	if err != nil {
 		return fmt.Errorf("store progress: %w", err)
@@ -118,7 +118,7 @@ func ExpiredLeases(ctx context.Context, db DB, limit int) ([]*Job, error) {
 func LostClaims(ctx context.Context, db DB, worker string, known []uuid.UUID) ([]*Job, error) {
 	rows, err := db.Query(ctx, `
 		SELECT id, queue, kind, attempt, fence FROM mini_asynq.jobs
-		 WHERE status = 'running' AND locked_by = $1 AND id <> ALL ($2::uuid[])`, worker, known)
+		 WHERE status = 'running' AND locked_by = $1 AND id <> ALL ($2::uuid[])`, worker, idArray(known))
 	if err != nil {
 		return nil, fmt.Errorf("look for lost claims: %w", err)
 	}

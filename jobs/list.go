@@ -50,7 +50,7 @@ func Attempts(ctx context.Context, db DB, id uuid.UUID, after, limit int) ([]Att
 		  FROM mini_asynq.job_attempts WHERE job_id = $1 AND attempt_number > $2
 		 UNION ALL
 		SELECT attempt, 'running', locked_at, NULL, fence, locked_by,
-		       greatest(0, extract(epoch FROM locked_at - run_at) * 1000)::bigint, '', '', ''
+		       mini_asynq.ms_between(run_at, locked_at), '', '', ''
 		  FROM mini_asynq.jobs WHERE id = $1 AND status = 'running' AND attempt > $2
 		 ORDER BY 1 LIMIT $3`, id, after, limit)
 	if err != nil {

@@ -368,7 +368,7 @@ func TestCancelAgainstClaim(t *testing.T) {
 	wg.Wait()
 	for i, j := range ids {
 		require.NoError(t, errs[i])
-		started := f.count(`SELECT count(*) FROM mini_asynq.outbox WHERE job_id = $1 AND type = 'job.started'`, j.ID)
+		started := f.count(`SELECT count(*) FROM mini_asynq.events WHERE job_id = $1 AND type = 'job.started'`, j.ID)
 		if requested[i] {
 			require.Equal(t, 1, started)
 			continue
@@ -439,7 +439,7 @@ func TestPausedQueueStartsNothing(t *testing.T) {
 	names, err := jobs.ResumeDue(ctx, f)
 	require.NoError(t, err)
 	require.Equal(t, []string{"q"}, names)
-	require.Equal(t, 1, f.count(`SELECT count(*) FROM mini_asynq.outbox WHERE type = 'queue.resumed' AND reason = 'until'`))
+	require.Equal(t, 1, f.count(`SELECT count(*) FROM mini_asynq.events WHERE type = 'queue.resumed' AND reason = 'until'`))
 }
 
 // TestPauseWaitsForClaimsUnderWay: a claim whose snapshot is older than the pause is waited for, and the caller is told
@@ -565,7 +565,7 @@ func TestPartitionsComeAndGo(t *testing.T) {
 	require.Empty(t, old)
 	_, err = jobs.Get(ctx, f, id)
 	require.ErrorIs(t, err, jobs.ErrNotFound)
-	require.Equal(t, 1, f.count(`SELECT count(*) FROM mini_asynq.outbox
+	require.Equal(t, 1, f.count(`SELECT count(*) FROM mini_asynq.events
 		WHERE type = 'history.dropped' AND data->>'day' = '2024-05-01' AND data->>'table' = 'jobs_done'`))
 }
 
@@ -650,7 +650,7 @@ func TestCancelAndDeleteInOneTransactionTellBoth(t *testing.T) {
 	require.NoError(t, jobs.DeleteJob(t.Context(), tx, ids[0].ID, jobs.Act{Actor: "me", Reason: "why"}))
 	require.NoError(t, tx.Commit(t.Context()))
 	require.Equal(t, []string{"job.enqueued", "job.cancelled", "job.deleted"}, f.events(ids[0].ID))
-	require.Equal(t, 1, f.count(`SELECT count(*) FROM mini_asynq.outbox WHERE type = 'job.deleted' AND comment = 'why' AND actor = 'me'`))
+	require.Equal(t, 1, f.count(`SELECT count(*) FROM mini_asynq.events WHERE type = 'job.deleted' AND comment = 'why' AND actor = 'me'`))
 
 	tx, err = f.Begin(t.Context())
 	require.NoError(t, err)
@@ -671,7 +671,7 @@ func TestProgressKeepsWhoAskedToStop(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, jobs.SetProgress(t.Context(), f, jobs.Lease{JobID: j.ID, Fence: j.Fence}, 1, ""))
 	f.finish(jobs.Fail(j, failure(), 0))
-	require.Equal(t, 1, f.count(`SELECT count(*) FROM mini_asynq.outbox WHERE type = 'job.cancelled' AND actor = 'me' AND comment = 'why'`))
+	require.Equal(t, 1, f.count(`SELECT count(*) FROM mini_asynq.events WHERE type = 'job.cancelled' AND actor = 'me' AND comment = 'why'`))
 }
 
 func TestRefusedConnectIsNoUnknownCommit(t *testing.T) {

@@ -46,48 +46,49 @@ func (p Priority) Valid() bool { return p == High || p == Normal || p == Low }
 
 // Step is one legal transition and the event that tells of it.
 type Step struct {
+	Code  int16  // what the outbox stores for it
 	From  Status // empty: the job is new
 	To    Status // empty: the job is gone
 	Event string
 }
 
-// steps is the transition table. The database holds the same one (legal_steps, step_event) and refuses every other
-// pair; TestStepsAgreeWithDatabase compares them.
+// steps is the transition table. The database holds the same one (legal_steps, step_code) and refuses every other pair;
+// TestStepsAgreeWithDatabase compares them.
 var steps = []Step{
-	{"", Pending, "job.enqueued"},
-	{"", Scheduled, "job.scheduled"},
-	{"", Blocked, "job.blocked"},
-	{Scheduled, Pending, "job.ready"},
-	{Retrying, Pending, "job.ready"},
-	{Blocked, Pending, "job.ready"},
-	{Scheduled, Blocked, "job.blocked"},
-	{Retrying, Blocked, "job.blocked"},
-	{Pending, Blocked, "job.blocked"},
-	{Blocked, Scheduled, "job.scheduled"},
-	{Pending, Scheduled, "job.scheduled"},
-	{Retrying, Scheduled, "job.scheduled"},
-	{Pending, Running, "job.started"},
-	{Running, Completed, "job.completed"},
-	{Running, Retrying, "job.retrying"},
-	{Running, Dead, "job.dead"},
-	{Running, Scheduled, "job.snoozed"},
-	{Running, Pending, "job.released"},
-	{Running, Blocked, "job.released"},
-	{Scheduled, Cancelled, "job.cancelled"},
-	{Pending, Cancelled, "job.cancelled"},
-	{Retrying, Cancelled, "job.cancelled"},
-	{Blocked, Cancelled, "job.cancelled"},
-	{Running, Cancelled, "job.cancelled"},
-	{Dead, Pending, "job.redriven"},
-	{Dead, Scheduled, "job.redriven"},
-	{Dead, Blocked, "job.redriven"},
-	{Cancelled, Blocked, "job.redriven"},
-	{Pending, Dead, "job.redrive_undone"},
-	{Scheduled, Dead, "job.redrive_undone"},
-	{Blocked, Dead, "job.redrive_undone"},
-	{Completed, "", "job.deleted"},
-	{Cancelled, "", "job.deleted"},
-	{Dead, "", "job.deleted"},
+	{1, "", Pending, "job.enqueued"},
+	{2, "", Scheduled, "job.scheduled"},
+	{3, "", Blocked, "job.blocked"},
+	{4, Scheduled, Pending, "job.ready"},
+	{5, Retrying, Pending, "job.ready"},
+	{6, Blocked, Pending, "job.ready"},
+	{7, Scheduled, Blocked, "job.blocked"},
+	{8, Retrying, Blocked, "job.blocked"},
+	{9, Pending, Blocked, "job.blocked"},
+	{10, Blocked, Scheduled, "job.scheduled"},
+	{11, Pending, Scheduled, "job.scheduled"},
+	{12, Retrying, Scheduled, "job.scheduled"},
+	{13, Pending, Running, "job.started"},
+	{14, Running, Completed, "job.completed"},
+	{15, Running, Retrying, "job.retrying"},
+	{16, Running, Dead, "job.dead"},
+	{17, Running, Scheduled, "job.snoozed"},
+	{18, Running, Pending, "job.released"},
+	{19, Running, Blocked, "job.released"},
+	{20, Scheduled, Cancelled, "job.cancelled"},
+	{21, Pending, Cancelled, "job.cancelled"},
+	{22, Retrying, Cancelled, "job.cancelled"},
+	{23, Blocked, Cancelled, "job.cancelled"},
+	{24, Running, Cancelled, "job.cancelled"},
+	{25, Dead, Pending, "job.redriven"},
+	{26, Dead, Scheduled, "job.redriven"},
+	{27, Dead, Blocked, "job.redriven"},
+	{28, Cancelled, Blocked, "job.redriven"},
+	{29, Pending, Dead, "job.redrive_undone"},
+	{30, Scheduled, Dead, "job.redrive_undone"},
+	{31, Blocked, Dead, "job.redrive_undone"},
+	{32, Completed, "", "job.deleted"},
+	{33, Cancelled, "", "job.deleted"},
+	{34, Dead, "", "job.deleted"},
 }
 
 // Steps returns the transition table.

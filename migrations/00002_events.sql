@@ -11,84 +11,95 @@ CREATE TYPE mini_asynq.event_type AS ENUM (
     'job.redriven', 'job.redrive_undone', 'job.updated', 'job.deleted',
     'queue.created', 'queue.paused', 'queue.resumed', 'queue.updated', 'history.dropped');
 
--- The one transition table in the database's words. jobs.Steps is the same in Go; a test compares the two, and tries
--- every triple against is_legal_step.
-CREATE TABLE mini_asynq.legal_steps (
-    from_status mini_asynq.job_status,          -- null: the job is new
+-- Every event by its code, which is what the outbox stores: two bytes for what happened, before and after. Codes up to 99
+-- are the one transition table; jobs.Steps is the same in Go, and a test compares them. The others change no status. A
+-- code is never given another meaning.
+CREATE TABLE mini_asynq.event_codes (
+    code        smallint              PRIMARY KEY,
+    from_status mini_asynq.job_status,          -- null: the job is new, or the event is about no job
     to_status   mini_asynq.job_status,          -- null: the job is gone
-    event       mini_asynq.event_type NOT NULL,
-    UNIQUE NULLS NOT DISTINCT (from_status, to_status)
+    event       mini_asynq.event_type NOT NULL
 );
-INSERT INTO mini_asynq.legal_steps (from_status, to_status, event) VALUES
-    (NULL,        'pending',   'job.enqueued'),
-    (NULL,        'scheduled', 'job.scheduled'),
-    (NULL,        'blocked',   'job.blocked'),
-    ('scheduled', 'pending',   'job.ready'),
-    ('retrying',  'pending',   'job.ready'),
-    ('blocked',   'pending',   'job.ready'),
-    ('scheduled', 'blocked',   'job.blocked'),
-    ('retrying',  'blocked',   'job.blocked'),
-    ('pending',   'blocked',   'job.blocked'),
-    ('blocked',   'scheduled', 'job.scheduled'),
-    ('pending',   'scheduled', 'job.scheduled'),
-    ('retrying',  'scheduled', 'job.scheduled'),
-    ('pending',   'running',   'job.started'),
-    ('running',   'completed', 'job.completed'),
-    ('running',   'retrying',  'job.retrying'),
-    ('running',   'dead',      'job.dead'),
-    ('running',   'scheduled', 'job.snoozed'),
-    ('running',   'pending',   'job.released'),
-    ('running',   'blocked',   'job.released'),
-    ('scheduled', 'cancelled', 'job.cancelled'),
-    ('pending',   'cancelled', 'job.cancelled'),
-    ('retrying',  'cancelled', 'job.cancelled'),
-    ('blocked',   'cancelled', 'job.cancelled'),
-    ('running',   'cancelled', 'job.cancelled'),
-    ('dead',      'pending',   'job.redriven'),
-    ('dead',      'scheduled', 'job.redriven'),
-    ('dead',      'blocked',   'job.redriven'),
-    ('cancelled', 'blocked',   'job.redriven'),
-    ('pending',   'dead',      'job.redrive_undone'),
-    ('scheduled', 'dead',      'job.redrive_undone'),
-    ('blocked',   'dead',      'job.redrive_undone'),
-    ('completed', NULL,        'job.deleted'),
-    ('cancelled', NULL,        'job.deleted'),
-    ('dead',      NULL,        'job.deleted');
+INSERT INTO mini_asynq.event_codes (code, from_status, to_status, event) VALUES
+    (  1, NULL,        'pending',   'job.enqueued'),
+    (  2, NULL,        'scheduled', 'job.scheduled'),
+    (  3, NULL,        'blocked',   'job.blocked'),
+    (  4, 'scheduled', 'pending',   'job.ready'),
+    (  5, 'retrying',  'pending',   'job.ready'),
+    (  6, 'blocked',   'pending',   'job.ready'),
+    (  7, 'scheduled', 'blocked',   'job.blocked'),
+    (  8, 'retrying',  'blocked',   'job.blocked'),
+    (  9, 'pending',   'blocked',   'job.blocked'),
+    ( 10, 'blocked',   'scheduled', 'job.scheduled'),
+    ( 11, 'pending',   'scheduled', 'job.scheduled'),
+    ( 12, 'retrying',  'scheduled', 'job.scheduled'),
+    ( 13, 'pending',   'running',   'job.started'),
+    ( 14, 'running',   'completed', 'job.completed'),
+    ( 15, 'running',   'retrying',  'job.retrying'),
+    ( 16, 'running',   'dead',      'job.dead'),
+    ( 17, 'running',   'scheduled', 'job.snoozed'),
+    ( 18, 'running',   'pending',   'job.released'),
+    ( 19, 'running',   'blocked',   'job.released'),
+    ( 20, 'scheduled', 'cancelled', 'job.cancelled'),
+    ( 21, 'pending',   'cancelled', 'job.cancelled'),
+    ( 22, 'retrying',  'cancelled', 'job.cancelled'),
+    ( 23, 'blocked',   'cancelled', 'job.cancelled'),
+    ( 24, 'running',   'cancelled', 'job.cancelled'),
+    ( 25, 'dead',      'pending',   'job.redriven'),
+    ( 26, 'dead',      'scheduled', 'job.redriven'),
+    ( 27, 'dead',      'blocked',   'job.redriven'),
+    ( 28, 'cancelled', 'blocked',   'job.redriven'),
+    ( 29, 'pending',   'dead',      'job.redrive_undone'),
+    ( 30, 'scheduled', 'dead',      'job.redrive_undone'),
+    ( 31, 'blocked',   'dead',      'job.redrive_undone'),
+    ( 32, 'completed', NULL,        'job.deleted'),
+    ( 33, 'cancelled', NULL,        'job.deleted'),
+    ( 34, 'dead',      NULL,        'job.deleted'),
+    (101, 'running',   'running',   'job.cancel_requested'),
+    (102, 'running',   'running',   'job.progress'),
+    (103, 'scheduled', 'scheduled', 'job.updated'),
+    (104, 'pending',   'pending',   'job.updated'),
+    (105, 'running',   'running',   'job.updated'),
+    (106, 'retrying',  'retrying',  'job.updated'),
+    (107, 'blocked',   'blocked',   'job.updated'),
+    (121, NULL,        NULL,        'queue.created'),
+    (122, NULL,        NULL,        'queue.paused'),
+    (123, NULL,        NULL,        'queue.resumed'),
+    (124, NULL,        NULL,        'queue.updated'),
+    (125, NULL,        NULL,        'history.dropped');
+
+CREATE VIEW mini_asynq.legal_steps AS
+    SELECT code, from_status, to_status, event FROM mini_asynq.event_codes WHERE code < 100;
 
 -- +goose StatementBegin
--- step_event names the event of a step, null for a step that is not in legal_steps. IMMUTABLE and without a table, so
--- that triggers and CHECKs may call it for every row; PostgreSQL inlines it.
-CREATE FUNCTION mini_asynq.step_event(was mini_asynq.job_status, is_now mini_asynq.job_status)
-    RETURNS mini_asynq.event_type
+-- step_code gives the code of a step, null for a step that is not in legal_steps. IMMUTABLE and without a table, so that
+-- triggers may call it for every row; PostgreSQL inlines it.
+CREATE FUNCTION mini_asynq.step_code(was mini_asynq.job_status, is_now mini_asynq.job_status) RETURNS smallint
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $$
-    SELECT CASE is_now
-        WHEN 'running'   THEN CASE was WHEN 'pending' THEN 'job.started'::mini_asynq.event_type END
-        WHEN 'completed' THEN CASE was WHEN 'running' THEN 'job.completed'::mini_asynq.event_type END
-        WHEN 'pending'   THEN CASE WHEN was IS NULL THEN 'job.enqueued'::mini_asynq.event_type
-                                   WHEN was IN ('scheduled', 'retrying', 'blocked') THEN 'job.ready'::mini_asynq.event_type
-                                   WHEN was = 'running' THEN 'job.released'::mini_asynq.event_type
-                                   WHEN was = 'dead' THEN 'job.redriven'::mini_asynq.event_type END
-        WHEN 'retrying'  THEN CASE was WHEN 'running' THEN 'job.retrying'::mini_asynq.event_type END
-        WHEN 'scheduled' THEN CASE WHEN was IS NULL OR was IN ('blocked', 'pending', 'retrying') THEN 'job.scheduled'::mini_asynq.event_type
-                                   WHEN was = 'running' THEN 'job.snoozed'::mini_asynq.event_type
-                                   WHEN was = 'dead' THEN 'job.redriven'::mini_asynq.event_type END
-        WHEN 'dead'      THEN CASE WHEN was = 'running' THEN 'job.dead'::mini_asynq.event_type
-                                   WHEN was IN ('pending', 'scheduled', 'blocked') THEN 'job.redrive_undone'::mini_asynq.event_type END
-        WHEN 'cancelled' THEN CASE WHEN was IN ('scheduled', 'pending', 'retrying', 'blocked', 'running')
-                                   THEN 'job.cancelled'::mini_asynq.event_type END
-        WHEN 'blocked'   THEN CASE WHEN was IS NULL OR was IN ('scheduled', 'retrying', 'pending') THEN 'job.blocked'::mini_asynq.event_type
-                                   WHEN was = 'running' THEN 'job.released'::mini_asynq.event_type
-                                   WHEN was IN ('dead', 'cancelled') THEN 'job.redriven'::mini_asynq.event_type END
-        ELSE CASE WHEN is_now IS NULL AND was IN ('completed', 'cancelled', 'dead') THEN 'job.deleted'::mini_asynq.event_type END
-    END
+    SELECT (CASE is_now
+        WHEN 'running' THEN CASE was WHEN 'pending' THEN 13 END
+        WHEN 'completed' THEN CASE was WHEN 'running' THEN 14 END
+        WHEN 'pending' THEN CASE WHEN was IS NULL THEN 1 ELSE CASE was WHEN 'scheduled' THEN 4
+                    WHEN 'retrying' THEN 5 WHEN 'blocked' THEN 6 WHEN 'running' THEN 18 WHEN 'dead' THEN 25 END END
+        WHEN 'retrying' THEN CASE was WHEN 'running' THEN 15 END
+        WHEN 'scheduled' THEN CASE WHEN was IS NULL THEN 2 ELSE CASE was WHEN 'blocked' THEN 10
+                    WHEN 'pending' THEN 11 WHEN 'retrying' THEN 12 WHEN 'running' THEN 17 WHEN 'dead' THEN 26 END END
+        WHEN 'dead' THEN CASE was WHEN 'running' THEN 16 WHEN 'pending' THEN 29 WHEN 'scheduled' THEN 30
+                    WHEN 'blocked' THEN 31 END
+        WHEN 'cancelled' THEN CASE was WHEN 'scheduled' THEN 20 WHEN 'pending' THEN 21 WHEN 'retrying' THEN 22
+                    WHEN 'blocked' THEN 23 WHEN 'running' THEN 24 END
+        WHEN 'blocked' THEN CASE WHEN was IS NULL THEN 3 ELSE CASE was WHEN 'scheduled' THEN 7
+                    WHEN 'retrying' THEN 8 WHEN 'pending' THEN 9 WHEN 'running' THEN 19 WHEN 'dead' THEN 27
+                    WHEN 'cancelled' THEN 28 END END
+        ELSE CASE WHEN is_now IS NULL THEN CASE was WHEN 'completed' THEN 32 WHEN 'cancelled' THEN 33 WHEN 'dead' THEN 34 END END
+    END)::smallint
 $$;
 -- +goose StatementEnd
 
 -- +goose StatementBegin
--- illegal_step is what step_event has no answer for: MA409.
-CREATE FUNCTION mini_asynq.illegal_step(was mini_asynq.job_status, is_now mini_asynq.job_status)
-    RETURNS mini_asynq.event_type
+-- illegal_step is what step_code has no answer for: MA409.
+CREATE FUNCTION mini_asynq.illegal_step(was mini_asynq.job_status, is_now mini_asynq.job_status) RETURNS smallint
     LANGUAGE plpgsql
     SET search_path = pg_catalog, pg_temp
 AS $$
@@ -99,21 +110,28 @@ END
 $$;
 -- +goose StatementEnd
 
+-- +goose StatementBegin
+-- priority_code is the place of a priority in the order of claiming, from 1 on. Inlined.
+CREATE FUNCTION mini_asynq.priority_code(priority mini_asynq.job_priority) RETURNS smallint
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$
+    SELECT (CASE priority WHEN 'high' THEN 1 WHEN 'normal' THEN 2 WHEN 'low' THEN 3 END)::smallint
+$$;
+-- +goose StatementEnd
+
 -- CACHE 1: per job, ids follow the order of its changes, because each change waits for the row lock of the one before.
 CREATE SEQUENCE mini_asynq.outbox_id AS bigint CACHE 1;
 
 -- Append-only. `xid` is the top-level transaction, also inside a savepoint: it is what snapshots speak of.
 CREATE TABLE mini_asynq.outbox (
-    id          bigint                  NOT NULL DEFAULT nextval('mini_asynq.outbox_id'),
-    xid         xid8                    NOT NULL DEFAULT pg_current_xact_id(),
-    at          timestamptz             NOT NULL DEFAULT clock_timestamp(),
+    id          bigint      NOT NULL DEFAULT nextval('mini_asynq.outbox_id'),
+    xid         xid8        NOT NULL DEFAULT pg_current_xact_id(),
+    at          timestamptz NOT NULL DEFAULT clock_timestamp(),
+    attempt     integer     NOT NULL DEFAULT 0,
+    code        smallint    NOT NULL,           -- event_codes: what happened, from which status to which
+    priority    smallint    NOT NULL DEFAULT 0, -- priority_code; 0: the event is about no job
     job_id      uuid,
     job_version bigint,
-    type        mini_asynq.event_type   NOT NULL,
-    from_status mini_asynq.job_status,
-    to_status   mini_asynq.job_status,
-    priority    mini_asynq.job_priority,
-    attempt     integer,
     queue       text,
     kind        text,
     worker      text,
@@ -126,16 +144,14 @@ CREATE TABLE mini_asynq.outbox (
     total_ms    bigint,
     cause       text,
     reason      text,
-    comment     text,                   -- a person's words
+    comment     text,                           -- a person's words
     source      text,
     has_result  boolean,
     error       jsonb,
-    data        jsonb,                  -- what only rare events say
+    data        jsonb,                          -- what only rare events say
 
-    -- An illegal step has no event, so it cannot be stored. Statements that change no status say the status twice.
-    CONSTRAINT outbox_legal_step CHECK (
-        job_id IS NULL OR from_status IS NOT DISTINCT FROM to_status
-        OR coalesce(type = mini_asynq.step_event(from_status, to_status), false))
+    -- Triggers take the code of a step from step_code, which has none for an illegal one.
+    CONSTRAINT outbox_code CHECK (code BETWEEN 1 AND 34 OR code BETWEEN 101 AND 107 OR code BETWEEN 121 AND 125)
 ) PARTITION BY RANGE (at);
 CREATE TABLE mini_asynq.outbox_default PARTITION OF mini_asynq.outbox DEFAULT;
 
@@ -143,6 +159,14 @@ CREATE TABLE mini_asynq.outbox_default PARTITION OF mini_asynq.outbox DEFAULT;
 CREATE INDEX outbox_xid_id ON mini_asynq.outbox (xid, id);
 -- The history of one job.
 CREATE INDEX outbox_job ON mini_asynq.outbox (job_id) WHERE job_id IS NOT NULL;
+
+-- The outbox for people.
+CREATE VIEW mini_asynq.events AS
+    SELECT o.id, o.xid, o.at, o.job_id, o.job_version, c.event AS type, c.from_status, c.to_status,
+           (enum_range(NULL::mini_asynq.job_priority))[o.priority] AS priority, o.attempt, o.queue, o.kind, o.worker, o.tags,
+           o.actor, o.fence, o.run_at, o.wait_ms, o.run_ms, o.total_ms, o.cause, o.reason, o.comment, o.source,
+           o.has_result, o.error, o.data
+      FROM mini_asynq.outbox o JOIN mini_asynq.event_codes c USING (code);
 
 -- An epoch is one unbroken history. `identity` says which database this is (mini_asynq.identity()); when it changes,
 -- history may have been lost, and positions start anew under a new number.
@@ -208,7 +232,7 @@ BEGIN
     IF current_setting('mini_asynq.notify', true) IS NOT DISTINCT FROM 'off' THEN
         RETURN;
     END IF;
-    IF (SELECT last_value FROM mini_asynq.promise) < extract(epoch FROM clock_timestamp()) * 1000 THEN
+    IF (SELECT last_value FROM mini_asynq.promise) < date_part('epoch', clock_timestamp()) * 1000 THEN
         PERFORM pg_notify('mini_asynq', 'hint');
     END IF;
 END
@@ -225,10 +249,10 @@ CREATE FUNCTION mini_asynq.jobs_inserted() RETURNS trigger
     SET search_path = pg_catalog, mini_asynq, pg_temp
 AS $$
 BEGIN
-    INSERT INTO mini_asynq.outbox (job_id, job_version, type, from_status, to_status, priority, attempt, queue, kind,
-                                   tags, actor, run_at, comment, source)
-    SELECT id, version, coalesce(mini_asynq.step_event(from_status, status), mini_asynq.illegal_step(from_status, status)),
-           from_status, status, priority, attempt, queue, kind, tags, actor, run_at, comment, source
+    INSERT INTO mini_asynq.outbox (job_id, job_version, code, priority, attempt, queue, kind, tags, actor, run_at, comment,
+                                   source)
+    SELECT id, version, coalesce(mini_asynq.step_code(from_status, status), mini_asynq.illegal_step(from_status, status)),
+           mini_asynq.priority_code(priority), attempt, queue, kind, tags, actor, run_at, comment, source
       FROM inserted;
     IF FOUND THEN
         PERFORM mini_asynq.wake();
@@ -247,21 +271,21 @@ CREATE FUNCTION mini_asynq.jobs_updated() RETURNS trigger
     SET search_path = pg_catalog, mini_asynq, pg_temp
 AS $$
 BEGIN
-    INSERT INTO mini_asynq.outbox (job_id, job_version, type, from_status, to_status, priority, attempt, queue, kind,
-                                   worker, tags, actor, fence, run_at, wait_ms, run_ms, cause, comment, error, data)
+    INSERT INTO mini_asynq.outbox (job_id, job_version, code, priority, attempt, queue, kind, worker, tags, actor, fence,
+                                   run_at, wait_ms, run_ms, cause, comment, error, data)
     SELECT id, version,
-           CASE WHEN from_status <> status THEN coalesce(mini_asynq.step_event(from_status, status),
-                                                         mini_asynq.illegal_step(from_status, status))
-                WHEN cause = 'cancel_requested' THEN 'job.cancel_requested'::mini_asynq.event_type
-                WHEN cause = 'progress' THEN 'job.progress'::mini_asynq.event_type
-                ELSE 'job.updated'::mini_asynq.event_type END,
-           from_status, status, priority, attempt, queue, kind,
+           CASE WHEN from_status <> status
+                THEN coalesce(mini_asynq.step_code(from_status, status), mini_asynq.illegal_step(from_status, status))
+                WHEN cause = 'cancel_requested' THEN 101
+                WHEN cause = 'progress' THEN 102
+                ELSE CASE status WHEN 'scheduled' THEN 103 WHEN 'pending' THEN 104 WHEN 'running' THEN 105
+                                 WHEN 'retrying' THEN 106 WHEN 'blocked' THEN 107 END END,
+           mini_asynq.priority_code(priority), attempt, queue, kind,
            CASE WHEN status = 'running' THEN locked_by WHEN from_status = 'running' THEN last_worker END,
            tags, actor,
            CASE WHEN status = 'running' THEN fence END,
            CASE WHEN status IN ('scheduled', 'retrying', 'pending') THEN run_at END,
-           CASE WHEN status = 'running' AND from_status <> 'running'
-                THEN greatest(0, extract(epoch FROM locked_at - run_at) * 1000)::bigint END,
+           CASE WHEN status = 'running' AND from_status <> 'running' THEN mini_asynq.ms_between(run_at, locked_at) END,
            CASE WHEN from_status = 'running' AND status <> 'running' THEN last_run_ms END,
            CASE WHEN from_status <> status THEN cause END, comment,
            CASE WHEN status = 'retrying' THEN jsonb_build_object('type', error->'type',
@@ -284,13 +308,13 @@ CREATE FUNCTION mini_asynq.jobs_finished_inserted() RETURNS trigger
     SET search_path = pg_catalog, mini_asynq, pg_temp
 AS $$
 BEGIN
-    INSERT INTO mini_asynq.outbox (job_id, job_version, type, from_status, to_status, priority, attempt, queue, kind,
-                                   worker, tags, actor, run_ms, total_ms, cause, reason, comment, has_result, error)
-    SELECT id, version, coalesce(mini_asynq.step_event(from_status, status),
-                                mini_asynq.illegal_step(from_status, status)), from_status, status, priority,
-           attempt, queue, kind, CASE WHEN from_status = 'running' THEN last_worker END, tags, actor,
+    INSERT INTO mini_asynq.outbox (job_id, job_version, code, priority, attempt, queue, kind, worker, tags, actor, run_ms,
+                                   total_ms, cause, reason, comment, has_result, error)
+    SELECT id, version, coalesce(mini_asynq.step_code(from_status, status), mini_asynq.illegal_step(from_status, status)),
+           mini_asynq.priority_code(priority), attempt, queue, kind,
+           CASE WHEN from_status = 'running' THEN last_worker END, tags, actor,
            CASE WHEN from_status = 'running' THEN last_run_ms END,
-           (extract(epoch FROM finished_at - created_at) * 1000)::bigint,
+           mini_asynq.ms_between(created_at, finished_at),
            cause, reason, comment, result IS NOT NULL,
            CASE WHEN status = 'dead' THEN
                 jsonb_build_object('type', error->'type', 'message', left(error->>'message', 1024),
@@ -305,17 +329,15 @@ $$;
 -- +goose StatementEnd
 
 -- +goose StatementBegin
--- After DELETE on jobs by anyone but the statements that move a job (they set mini_asynq.moving): an accepted job is
--- not lost by accident.
+-- After a DELETE statement on jobs by anyone but the statements that move a job (they set mini_asynq.moving): an accepted
+-- job is not lost by accident. Without a transition table, which would cost every move a copy of its rows; so a DELETE
+-- that finds no row is refused, too.
 CREATE FUNCTION mini_asynq.jobs_deleted() RETURNS trigger
     LANGUAGE plpgsql
     SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    IF EXISTS (SELECT FROM old_rows) THEN
-        RAISE EXCEPTION 'a live job is not deleted: cancel it, then delete it' USING ERRCODE = 'MA409';
-    END IF;
-    RETURN NULL;
+    RAISE EXCEPTION 'a live job is not deleted: cancel it, then delete it' USING ERRCODE = 'MA409';
 END
 $$;
 -- +goose StatementEnd
@@ -327,9 +349,8 @@ CREATE FUNCTION mini_asynq.jobs_finished_deleted() RETURNS trigger
     SET search_path = pg_catalog, mini_asynq, pg_temp
 AS $$
 BEGIN
-    INSERT INTO mini_asynq.outbox (job_id, job_version, type, from_status, to_status, priority, attempt, queue, kind,
-                                   tags, actor, comment)
-    SELECT id, version + 1, 'job.deleted', status, NULL, priority, attempt, queue, kind, tags,
+    INSERT INTO mini_asynq.outbox (job_id, job_version, code, priority, attempt, queue, kind, tags, actor, comment)
+    SELECT id, version + 1, mini_asynq.step_code(status, NULL), mini_asynq.priority_code(priority), attempt, queue, kind, tags,
            coalesce(nullif(current_setting('mini_asynq.actor', true), ''), 'sql:' || session_user),
            nullif(current_setting('mini_asynq.comment', true), '')
       FROM old_rows;
@@ -362,7 +383,7 @@ BEGIN
                 NEW.attempt := OLD.attempt - 1;     -- given back, as by a release
             END IF;
             NEW.last_worker := OLD.locked_by;
-            NEW.last_run_ms := (extract(epoch FROM clock_timestamp() - OLD.locked_at) * 1000)::bigint;
+            NEW.last_run_ms := mini_asynq.ms_between(OLD.locked_at, clock_timestamp());
             NEW.locked_by := NULL;
             NEW.locked_at := NULL;
             NEW.lease_expires_at := NULL;
@@ -411,15 +432,15 @@ CREATE FUNCTION mini_asynq.queues_changed() RETURNS trigger
 AS $$
 BEGIN
     IF TG_OP = 'INSERT' THEN
-        INSERT INTO mini_asynq.outbox (type, queue, actor) VALUES ('queue.created', NEW.name, NEW.actor);
+        INSERT INTO mini_asynq.outbox (code, queue, actor) VALUES (121, NEW.name, NEW.actor);
     END IF;
     IF NEW.paused AND (TG_OP = 'INSERT' OR NOT OLD.paused OR OLD.pause_reason IS DISTINCT FROM NEW.pause_reason
                        OR OLD.paused_until IS DISTINCT FROM NEW.paused_until) THEN
-        INSERT INTO mini_asynq.outbox (type, queue, actor, reason, run_at)
-        VALUES ('queue.paused', NEW.name, NEW.actor, NEW.pause_reason, NEW.paused_until);
+        INSERT INTO mini_asynq.outbox (code, queue, actor, reason, run_at)
+        VALUES (122, NEW.name, NEW.actor, NEW.pause_reason, NEW.paused_until);
     ELSIF TG_OP = 'UPDATE' AND OLD.paused AND NOT NEW.paused THEN
-        INSERT INTO mini_asynq.outbox (type, queue, actor, reason)
-        VALUES ('queue.resumed', NEW.name, NEW.actor,
+        INSERT INTO mini_asynq.outbox (code, queue, actor, reason)
+        VALUES (123, NEW.name, NEW.actor,
                 current_setting('mini_asynq.reason', true));
     END IF;
     PERFORM mini_asynq.wake();
@@ -440,8 +461,7 @@ CREATE TRIGGER jobs_inserted AFTER INSERT ON mini_asynq.jobs
 CREATE TRIGGER jobs_updated AFTER UPDATE ON mini_asynq.jobs
     REFERENCING NEW TABLE AS updated FOR EACH STATEMENT
     EXECUTE FUNCTION mini_asynq.jobs_updated();
-CREATE TRIGGER jobs_deleted AFTER DELETE ON mini_asynq.jobs
-    REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT
+CREATE TRIGGER jobs_deleted AFTER DELETE ON mini_asynq.jobs FOR EACH STATEMENT
     WHEN (current_setting('mini_asynq.moving', true) IS DISTINCT FROM 'on')
     EXECUTE FUNCTION mini_asynq.jobs_deleted();
 CREATE TRIGGER jobs_finished_inserted AFTER INSERT ON mini_asynq.jobs_finished
@@ -472,8 +492,10 @@ DROP FUNCTION mini_asynq.queues_changed(), mini_asynq.jobs_finished_status_fixed
     mini_asynq.jobs_finished_inserted(), mini_asynq.jobs_updated(), mini_asynq.jobs_inserted(),
     mini_asynq.wake(), mini_asynq.identity();
 DROP SEQUENCE mini_asynq.promise;
-DROP TABLE mini_asynq.outbox_past, mini_asynq.ticks, mini_asynq.epochs, mini_asynq.outbox, mini_asynq.legal_steps;
+DROP VIEW mini_asynq.events, mini_asynq.legal_steps;
+DROP TABLE mini_asynq.outbox_past, mini_asynq.ticks, mini_asynq.epochs, mini_asynq.outbox, mini_asynq.event_codes;
 DROP SEQUENCE mini_asynq.outbox_id;
-DROP FUNCTION mini_asynq.step_event(mini_asynq.job_status, mini_asynq.job_status);
+DROP FUNCTION mini_asynq.priority_code(mini_asynq.job_priority);
+DROP FUNCTION mini_asynq.step_code(mini_asynq.job_status, mini_asynq.job_status);
 DROP FUNCTION mini_asynq.illegal_step(mini_asynq.job_status, mini_asynq.job_status);
 DROP TYPE mini_asynq.event_type;

@@ -109,7 +109,7 @@ BEGIN
     END IF;
     EXECUTE format('TRUNCATE mini_asynq.%I', part);
     IF n > 0 THEN
-        INSERT INTO mini_asynq.outbox (type, data) VALUES ('history.dropped', jsonb_build_object(
+        INSERT INTO mini_asynq.outbox (code, data) VALUES (125, jsonb_build_object(
             'table', rule.parent, 'day', to_char(rule.begins AT TIME ZONE 'UTC', 'YYYY-MM-DD'), 'count', n));
         PERFORM mini_asynq.wake();
     END IF;

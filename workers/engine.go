@@ -271,7 +271,7 @@ func (e *Engine) wire() (err error) {
 		Hearing: e.Listener.Hears,
 		Published: func(t events.Tick) {
 			c.Ticked(t)
-			e.Stream.Wake()
+			e.Stream.WakeFor(t.Last())
 		},
 	})
 	e.Inserter = jobs.NewInserter(e.Door, jobs.InserterConfig{Stored: e.stored})

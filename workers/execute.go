@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"reflect"
 	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	"github.com/mini-asynq/mini-asynq/dispatcher"
@@ -17,35 +18,93 @@ import (
 // having been a little late.
 const lateGrace = 5 * time.Second
 
-// execute runs one attempt in its slot, and returns when the handler has.
-func (p *Pool) execute(work *dispatcher.Work) {
+// lateLook is how often attempts are looked for that have not returned by then.
+const lateLook = time.Second
+
+// attempt is one run of a handler: its context, and what that context carries.
+type attempt struct {
+	work     *dispatcher.Work
+	ctx      context.Context //nolint:containedctx // of this one call
+	cancel   context.CancelCauseFunc
+	stop     context.CancelFunc // frees the timer of the timeout
+	timeout  time.Duration
+	giveUpAt time.Time
+	handling jobs.Handling
+	progress progress
+
+	phase atomic.Int32 // running, ended or abandoned: whoever changes it first settles the attempt
+}
+
+const (
+	attemptRuns int32 = iota
+	attemptEnded
+	attemptAbandoned
+)
+
+func (p *Pool) newAttempt(work *dispatcher.Work) *attempt {
 	job := work.Job
-	timeout := job.Timeout
-	if timeout == 0 {
-		timeout = p.config.Timeout
+	a := &attempt{work: work, timeout: job.Timeout}
+	if a.timeout == 0 {
+		a.timeout = p.config.Timeout
 	}
 	// Counted from the claim, by the monotonic clock.
-	ctx, cancel := context.WithCancelCause(p.working)
-	defer cancel(nil)
-	ctx, cancelDeadline := context.WithDeadlineCause(ctx, job.ClaimedAt.Add(timeout), jobs.ErrTimeout)
-	defer cancelDeadline()
-	work.OnStop(cancel)
+	deadline := job.ClaimedAt.Add(a.timeout)
+	a.giveUpAt = deadline.Add(lateGrace)
+	ctx, cancel := context.WithCancelCause(context.Background())
+	a.ctx, a.stop = context.WithDeadlineCause(ctx, deadline, jobs.ErrTimeout)
+	a.cancel = cancel
+	a.handling.Job = job
+	if p.config.DB != nil {
+		a.progress.db, a.progress.lease = p.config.DB, jobs.Lease{JobID: job.ID, Fence: job.Fence}
+		a.handling.Progress = a.progress.report
+	}
+	a.ctx = jobs.WithHandling(a.ctx, &a.handling)
+	return a
+}
 
-	// A handler that does not return is given up for the job, not for the slot.
-	abandon := time.AfterFunc(time.Until(job.ClaimedAt.Add(timeout+lateGrace)), func() {
-		p.abandoned.Add(1)
-		p.finish(work, p.timedOut(job, timeout))
-	})
-	defer abandon.Stop() // also when the handler ends its goroutine
-	handling := &jobs.Handling{Job: job}
-	progress := p.progress(work, handling)
-	err := call(jobs.WithHandling(ctx, handling), p.registry.handler(job.Kind), job)
-	progress.flush(ctx)
-	if !abandon.Stop() {
-		// The function has run or runs: the slot comes back now, the job was given up.
+// execute runs one attempt in its slot, and returns when the handler has.
+func (p *Pool) execute(s *slot, work *dispatcher.Work) {
+	a := p.newAttempt(work)
+	s.current.Store(a)
+	if p.halted.Load() {
+		a.cancel(jobs.ErrShutdown)
+	}
+	work.OnStop(a.cancel)
+	err := call(a.ctx, p.registry.handler(work.Job.Kind), work.Job)
+	a.progress.flush(a.ctx)
+	p.settle(a, p.classify(a.ctx, &a.handling, err))
+}
+
+// settle reports how an attempt ended, unless its job was given up: then only the slot comes back.
+func (p *Pool) settle(a *attempt, outcome jobs.Outcome) {
+	a.stop()
+	a.cancel(nil)
+	if a.phase.CompareAndSwap(attemptRuns, attemptEnded) {
+		p.finish(a.work, outcome)
+	} else {
 		p.abandoned.Add(-1)
 	}
-	p.finish(work, p.classify(ctx, handling, err))
+}
+
+// abandonLate gives up the jobs of handlers that do not return, until done is closed: for the job, not for the slot,
+// which is theirs until they do. One look at all slots a second instead of one timer for each attempt.
+func (p *Pool) abandonLate(done <-chan struct{}) {
+	ticker := time.NewTicker(lateLook)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-done:
+			return
+		case now := <-ticker.C:
+			p.each(func(a *attempt) {
+				if now.Before(a.giveUpAt) || !a.phase.CompareAndSwap(attemptRuns, attemptAbandoned) {
+					return
+				}
+				p.abandoned.Add(1)
+				p.finish(a.work, p.timedOut(a.work.Job, a.timeout))
+			})
+		}
+	}
 }
 
 // call calls the handler, and makes an error of a panic.

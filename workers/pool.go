@@ -59,16 +59,18 @@ type Pool struct {
 	demand   *dispatcher.Demand
 
 	work      chan *dispatcher.Work // capacity: the slots, so Deliver never blocks. Never closed.
-	working   context.Context       //nolint:containedctx // the parent of every handler's context, ended by Stop
-	endWork   context.CancelCauseFunc
-	slots     sync.WaitGroup
+	slots     []slot
+	ended     sync.WaitGroup // of the slots
 	busy      atomic.Int64
 	abandoned atomic.Int64
+	halted    atomic.Bool // the grace is over: an attempt that begins now is told to stop at once
 
-	mu      sync.Mutex                    // guards current and stopping; nothing blocks under it
-	current map[*dispatcher.Work]struct{} // what the slots are working on
-	stopped bool                          // what is delivered from now on is given back
+	mu      sync.Mutex // guards stopped; nothing blocks under it
+	stopped bool       // what is delivered from now on is given back
 }
+
+// slot runs one attempt at a time.
+type slot struct{ current atomic.Pointer[attempt] }
 
 // NewPool makes a pool; it works while Run does.
 func NewPool(registry *Registry, d *dispatcher.Dispatcher, config PoolConfig) (*Pool, error) {
@@ -78,10 +80,9 @@ func NewPool(registry *Registry, d *dispatcher.Dispatcher, config PoolConfig) (*
 	}
 	p := &Pool{
 		config: config, registry: registry, dispatch: d,
-		work:    make(chan *dispatcher.Work, config.Slots),
-		current: make(map[*dispatcher.Work]struct{}),
+		work:  make(chan *dispatcher.Work, config.Slots),
+		slots: make([]slot, config.Slots),
 	}
-	p.working, p.endWork = context.WithCancelCause(context.Background())
 	return p, nil
 }
 
@@ -102,10 +103,16 @@ func (p *Pool) Run(ctx context.Context, grace time.Duration) error {
 	p.demand = p.dispatch.Join(dispatcher.Want{
 		Queues: p.config.Queues, Kinds: p.registry.Kinds(), Deliver: p.deliver,
 	})
-	for range p.config.Slots {
+	for i := range p.slots {
 		// Ends when quit is closed and its handler has returned.
-		p.slots.Go(func() { p.slot(quit) })
+		p.ended.Go(func() { p.run(&p.slots[i], quit) })
 	}
+	var abandoning sync.WaitGroup
+	runs := make(chan struct{})
+	// Ends with Run, which waits for it.
+	abandoning.Go(func() { p.abandonLate(runs) })
+	defer abandoning.Wait()
+	defer close(runs)
 	p.demand.Add(p.config.Slots)
 	<-ctx.Done()
 
@@ -121,18 +128,28 @@ func (p *Pool) Run(ctx context.Context, grace time.Duration) error {
 	ended := make(chan struct{})
 	// Ends with the last handler; Run leaves it behind if one never returns.
 	go func() {
-		p.slots.Wait()
+		p.ended.Wait()
 		close(ended)
 	}()
-	if !waitFor(ended, grace) {
-		p.config.Log.Info().Int("jobs", p.Busy()).Msg("the grace is over, the handlers are told to stop")
-		p.endWork(jobs.ErrShutdown)
-		if !waitFor(ended, lastCall) {
-			p.giveBack()
+	if waitFor(ended, grace) {
+		return nil
+	}
+	p.config.Log.Info().Int("jobs", p.Busy()).Msg("the grace is over, the handlers are told to stop")
+	p.halted.Store(true)
+	p.each(func(a *attempt) { a.cancel(jobs.ErrShutdown) })
+	if !waitFor(ended, lastCall) {
+		p.each(func(a *attempt) { p.finish(a.work, jobs.Release(&a.work.Job.Job, "shutdown")) })
+	}
+	return nil
+}
+
+// each calls fn with every attempt that is running.
+func (p *Pool) each(fn func(*attempt)) {
+	for i := range p.slots {
+		if a := p.slots[i].current.Load(); a != nil {
+			fn(a)
 		}
 	}
-	p.endWork(jobs.ErrShutdown)
-	return nil
 }
 
 // lastCall is how long a handler has after its context has ended.
@@ -155,7 +172,6 @@ func (p *Pool) deliver(works []*dispatcher.Work) {
 	stopped := p.stopped
 	if !stopped {
 		for _, w := range works {
-			p.current[w] = struct{}{}
 			p.work <- w // never blocks: the capacity is the slots
 		}
 	}
@@ -167,30 +183,26 @@ func (p *Pool) deliver(works []*dispatcher.Work) {
 	}
 }
 
-// slot runs one attempt after the other.
-func (p *Pool) slot(quit <-chan struct{}) {
-	var current *dispatcher.Work
+// run works in a slot, one attempt after the other.
+func (p *Pool) run(s *slot, quit <-chan struct{}) {
 	defer func() {
-		if current == nil {
+		a := s.current.Load()
+		if a == nil {
 			return
 		}
 		// The handler has ended its goroutine (runtime.Goexit), which is this one. Another takes the slot over, and
 		// ends as this one would have.
-		p.finish(current, p.classify(context.Background(), &jobs.Handling{Job: current.Job}, &PanicError{}))
-		p.busy.Add(-1)
-		p.demand.Add(1)
-		p.slots.Go(func() { p.slot(quit) })
+		outcome := p.classify(context.Background(), &a.handling, &PanicError{})
+		p.settle(a, outcome)
+		p.free(s)
+		p.ended.Go(func() { p.run(s, quit) })
 	}()
 	for {
 		select {
 		case w := <-p.work:
-			current = w
 			p.busy.Add(1)
-			p.execute(w)
-			p.busy.Add(-1)
-			current = nil
-			// After the outcome: one turn stores it and claims for the slot.
-			p.demand.Add(1)
+			p.execute(s, w)
+			p.free(s)
 		case <-quit:
 			// What was delivered before the stop may still be in the channel.
 			select {
@@ -203,34 +215,22 @@ func (p *Pool) slot(quit <-chan struct{}) {
 	}
 }
 
+// free makes a slot idle. It comes after the outcome: one turn stores that and claims for the slot.
+func (p *Pool) free(s *slot) {
+	s.current.Store(nil)
+	p.busy.Add(-1)
+	p.demand.Add(1)
+}
+
 // finish reports an outcome; only the first one of an attempt counts.
 func (p *Pool) finish(w *dispatcher.Work, outcome jobs.Outcome) {
-	p.mu.Lock()
-	_, current := p.current[w]
-	delete(p.current, w)
-	p.mu.Unlock()
-	if current {
-		w.Finish(outcome, p.stored(w))
-	}
+	w.Finish(outcome, p.stored)
 }
 
-func (p *Pool) giveBack() {
-	p.mu.Lock()
-	left := make([]*dispatcher.Work, 0, len(p.current))
-	for w := range p.current {
-		left = append(left, w)
-	}
-	p.mu.Unlock()
-	for _, w := range left {
-		p.finish(w, jobs.Release(&w.Job.Job, "shutdown"))
-	}
-}
-
-func (p *Pool) stored(w *dispatcher.Work) func(jobs.Verdict) {
-	return func(v jobs.Verdict) {
-		if !v.Landed {
-			p.config.Log.Warn().Stringer("job_id", w.Job.ID).Int64("fence", w.Job.Fence).
-				Msg("an outcome came too late: the lease was lost")
-		}
+// stored is told what became of every outcome.
+func (p *Pool) stored(w *dispatcher.Work, v jobs.Verdict) {
+	if !v.Landed {
+		p.config.Log.Warn().Stringer("job_id", w.Job.ID).Int64("fence", w.Job.Fence).
+			Msg("an outcome came too late: the lease was lost")
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/mini-asynq/mini-asynq/dispatcher"
 	"github.com/mini-asynq/mini-asynq/jobs"
 )
 
@@ -32,15 +31,6 @@ type progress struct {
 	message string
 }
 
-// progress gives a handling its way to report.
-func (p *Pool) progress(w *dispatcher.Work, h *jobs.Handling) *progress {
-	pr := &progress{db: p.config.DB, lease: jobs.Lease{JobID: w.Job.ID, Fence: w.Job.Fence}}
-	if p.config.DB != nil {
-		h.Progress = pr.report
-	}
-	return pr
-}
-
 var errProgressRange = errors.New("workers: progress is from 0 to 100 percent, with a message of at most 256 bytes")
 
 func (p *progress) report(ctx context.Context, percent float64, message string) error {
@@ -56,7 +46,7 @@ func (p *progress) report(ctx context.Context, percent float64, message string) 
 	return p.write(ctx)
 }
 
-// flush writes what is waiting. The attempt's own context may have ended.
+// flush writes what is waiting; without a database nothing ever is. The attempt's own context may have ended.
 func (p *progress) flush(ctx context.Context) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -9,7 +9,7 @@ check_events AS (
     SELECT t.epoch, t.first_seq, t.first_seq - 1 + row_number() OVER (PARTITION BY t.epoch, t.first_seq ORDER BY o.id) AS seq, o.*
       FROM (SELECT *, coalesce(lag(snap) OVER (PARTITION BY epoch ORDER BY first_seq), base_snap) AS prev
               FROM mini_asynq.ticks JOIN mini_asynq.epochs USING (epoch)) t
-      JOIN mini_asynq.outbox o
+      JOIN mini_asynq.events o
         ON o.xid >= pg_snapshot_xmin(prev) AND o.xid < pg_snapshot_xmax(snap)
        AND pg_visible_in_snapshot(o.xid, snap) AND NOT pg_visible_in_snapshot(o.xid, prev)
 )
@@ -35,14 +35,14 @@ SELECT job_id::text FROM mini_asynq.job_attempts GROUP BY job_id, fence HAVING c
         WHERE a.fence > j.fence OR (j.status = 'running' AND a.fence = j.fence)
 
 -- S10 always: completed is never left; a completed job has one completed attempt
-SELECT job_id::text FROM mini_asynq.outbox
+SELECT job_id::text FROM mini_asynq.events
  WHERE from_status <> to_status AND (from_status = 'completed' OR from_status = 'cancelled' AND to_status <> 'blocked')
  UNION SELECT id::text FROM mini_asynq.jobs_finished f
         WHERE status = 'completed'
           AND 1 <> (SELECT count(*) FROM mini_asynq.job_attempts a WHERE a.job_id = f.id AND a.status = 'completed')
 
 -- S11 always: each step is in the transition table
-SELECT id::text FROM mini_asynq.outbox o
+SELECT id::text FROM mini_asynq.events o
  WHERE job_id IS NOT NULL AND to_status IS DISTINCT FROM from_status
    AND NOT EXISTS (SELECT FROM mini_asynq.legal_steps l
                     WHERE l.from_status IS NOT DISTINCT FROM o.from_status AND l.to_status IS NOT DISTINCT FROM o.to_status)
@@ -67,11 +67,11 @@ SELECT o.id::text FROM mini_asynq.outbox o LEFT JOIN check_events e USING (id)
  GROUP BY o.id HAVING count(e.id) <> 1
 
 -- E5 always: per job, each step starts where the last one ended, and the last one is the job's status
-SELECT job_id::text FROM (SELECT *, lag(to_status) OVER (PARTITION BY job_id ORDER BY id) AS p FROM mini_asynq.outbox
+SELECT job_id::text FROM (SELECT *, lag(to_status) OVER (PARTITION BY job_id ORDER BY id) AS p FROM mini_asynq.events
                            WHERE job_id IS NOT NULL) o
  WHERE from_status IS DISTINCT FROM p
  UNION SELECT j.id::text FROM mini_asynq.all_jobs j
-       LEFT JOIN LATERAL (SELECT to_status FROM mini_asynq.outbox o WHERE o.job_id = j.id ORDER BY o.id DESC LIMIT 1) o ON true
+       LEFT JOIN LATERAL (SELECT to_status FROM mini_asynq.events o WHERE o.job_id = j.id ORDER BY o.id DESC LIMIT 1) o ON true
         WHERE o.to_status IS DISTINCT FROM j.status
 
 -- E6 always: in the order of the stream a job's versions are 1, 2, 3

@@ -80,3 +80,9 @@ func (m *Metrics) WaitingRecords() int {
 	defer m.mu.Unlock()
 	return len(m.waiting) - m.first
 }
+
+// Codes returns the codebook of this build and that of the database.
+func Codes(ctx context.Context, db jobs.DB) (compiled, stored any, err error) {
+	book, err := readCodes(ctx, db)
+	return builtin, book, err
+}
