@@ -20,6 +20,7 @@ import (
 
 	"github.com/mini-asynq/mini-asynq/api"
 	"github.com/mini-asynq/mini-asynq/events"
+	"github.com/mini-asynq/mini-asynq/internal/pgtest"
 	"github.com/mini-asynq/mini-asynq/jobs"
 )
 
@@ -34,27 +35,9 @@ type door struct {
 	pool   *pgxpool.Pool
 	server *api.Server
 	stream *events.Stream
-	log    *logBuffer
+	log    *pgtest.Log
 	pgLog  string // where PostgreSQL's log is, if this test has it for itself
 	client *http.Client
-}
-
-// logBuffer collects what the server logs.
-type logBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *logBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *logBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
 }
 
 // setup starts a door: pool, inserter, pacer, listener, stream and an http.Server on a port of its own.
@@ -74,7 +57,7 @@ func setupOn(t testing.TB, dsn string, change ...func(*api.Config)) *door {
 	require.NoError(t, err)
 	connect := func(ctx context.Context) (*pgx.Conn, error) { return pgx.Connect(ctx, dsn) }
 
-	d := &door{t: t, dsn: dsn, pool: pool, log: &logBuffer{}}
+	d := &door{t: t, dsn: dsn, pool: pool, log: &pgtest.Log{}}
 	d.stream = events.NewStream(events.StreamConfig{DB: pool})
 	pacer := events.NewPacer(events.PacerConfig{Connect: connect, Published: func(events.Tick) { d.stream.Wake() }})
 	listener := events.NewListener(events.ListenerConfig{

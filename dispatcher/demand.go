@@ -40,13 +40,6 @@ func (d *Demand) Add(n int) {
 	d.dispatcher.poke()
 }
 
-// Idle is how many slots wait for a job.
-func (d *Demand) Idle() int {
-	d.dispatcher.mu.Lock()
-	defer d.dispatcher.mu.Unlock()
-	return d.idle
-}
-
 // Close takes the idle slots back. Deliver is not called again; what is being claimed at this moment is given back.
 func (d *Demand) Close() {
 	d.dispatcher.mu.Lock()

@@ -515,11 +515,11 @@ func TestIdleServerIsNotCountedAgain(t *testing.T) {
 			return events.Base{Snapshot: "1:1:"}, nil
 		})
 		require.Equal(t, 1, reads)
-		time.Sleep(3 * time.Hour) // of the bubble
+		pass(3 * time.Hour) // of the bubble
 		synctest.Wait()
 		require.Equal(t, 1, reads)
 		o.Fold([]*events.Event{happened(1, "q", time.Now(), "", jobs.Pending)})
-		time.Sleep(11 * time.Minute)
+		pass(11 * time.Minute)
 		synctest.Wait()
 		require.Equal(t, 2, reads)
 	})
@@ -539,7 +539,7 @@ func TestCountThatFailsIsTriedAgainAndNumbersWait(t *testing.T) {
 		_, ok := o.Queue("q")
 		require.False(t, ok, "nothing is true before the first count")
 		require.Empty(t, o.Queues())
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		synctest.Wait()
 		require.Equal(t, 4, reads)
 		// The event was folded before the count that succeeded began: its snapshot saw it, and found the job gone.
@@ -579,7 +579,7 @@ func TestNewEpochAndDroppedHistoryAreCountedAnew(t *testing.T) {
 
 		// An epoch in which nothing has happened yet is noticed, too.
 		stream.SetHead(events.Position{Epoch: 3, Seq: 7})
-		time.Sleep(6 * time.Second)
+		pass(6 * time.Second)
 		synctest.Wait()
 		require.Equal(t, 4, reads)
 	})
@@ -626,7 +626,7 @@ func TestRatesAndPercentilesAreOfTheLastMinutes(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		o, _ := inBubble(t, events.OverviewConfig{Slots: func(string) int { return 8 }}, nil)
-		time.Sleep(10 * time.Minute)
+		pass(10 * time.Minute)
 		seq := int64(0)
 		for range 60 { // a minute of one job a second; every fourth attempt fails
 			seq++
@@ -641,7 +641,7 @@ func TestRatesAndPercentilesAreOfTheLastMinutes(t *testing.T) {
 			} else {
 				o.Fold([]*events.Event{happened(seq, "q", at, jobs.Running, jobs.Completed, run)})
 			}
-			time.Sleep(time.Second)
+			pass(time.Second)
 		}
 		q, ok := o.Queue("q")
 		require.True(t, ok)
@@ -654,11 +654,11 @@ func TestRatesAndPercentilesAreOfTheLastMinutes(t *testing.T) {
 		require.EqualValues(t, 15, q.Counts[jobs.Retrying])
 		require.Equal(t, 8, q.Slots)
 
-		time.Sleep(2 * time.Minute)
+		pass(2 * time.Minute)
 		q, _ = o.Queue("q")
 		require.Zero(t, q.EnqueuedPerSec)
 		require.NotZero(t, q.WaitP50, "of the last five minutes")
-		time.Sleep(5 * time.Minute)
+		pass(5 * time.Minute)
 		q, _ = o.Queue("q")
 		require.Zero(t, q.WaitP50)
 		require.EqualValues(t, 15, q.Counts[jobs.Retrying])
@@ -671,7 +671,7 @@ func TestSeriesAddUpAndTheBacklogFits(t *testing.T) {
 		o, _ := inBubble(t, events.OverviewConfig{Recount: -1}, func(context.Context) (events.Base, error) {
 			return events.Base{Snapshot: "1:1:", Counts: map[string]map[jobs.Status]int64{"a": {jobs.Pending: 100}}}, nil
 		})
-		time.Sleep(2 * time.Hour)
+		pass(2 * time.Hour)
 		var seq int64
 		fold := func(queue string, from, to jobs.Status) {
 			seq++
@@ -683,7 +683,7 @@ func TestSeriesAddUpAndTheBacklogFits(t *testing.T) {
 			fold("a", jobs.Pending, jobs.Running)
 			fold("a", jobs.Running, jobs.Dead)
 			fold("b", "", jobs.Pending)
-			time.Sleep(30 * time.Second)
+			pass(30 * time.Second)
 		}
 		for _, row := range []struct {
 			window, step, width time.Duration
@@ -730,12 +730,12 @@ func TestQueuesBeyondTheBoundShareOnePlace(t *testing.T) {
 		require.EqualValues(t, 7, other.Counts[jobs.Pending])
 		// The history of the third reaches five minutes back.
 		require.Len(t, o.Stats("q2", time.Hour, 5*time.Second).Points, 1)
-		time.Sleep(time.Hour)
+		pass(time.Hour)
 		require.Len(t, o.Stats("q0", time.Hour, 5*time.Second).Points, 720)
 		require.Len(t, o.Stats("q2", time.Hour, 5*time.Second).Points, 62)
 		// Without jobs and events a queue is forgotten after a day.
 		o.Fold([]*events.Event{happened(20, "q0", time.Now(), jobs.Pending, jobs.Cancelled)})
-		time.Sleep(25 * time.Hour)
+		pass(25 * time.Hour)
 		_, ok = o.Queue("q0")
 		require.False(t, ok)
 		require.Len(t, o.Queues(), 3)

@@ -2,7 +2,6 @@ package events
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"sync/atomic"
@@ -13,7 +12,6 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/mini-asynq/mini-asynq/internal/failpoint"
-	"github.com/mini-asynq/mini-asynq/jobs"
 )
 
 // pacerLockKey is the advisory lock of the preferred pacer, one per database.
@@ -435,15 +433,3 @@ func (s *pacerSession) sleep(ctx context.Context) (asked bool, err error) {
 func earliest(times ...time.Time) time.Time {
 	return slices.MinFunc(times, time.Time.Compare)
 }
-
-var errNoConnect = errors.New("events: PacerConfig.Connect is required")
-
-// Validate tells what is wrong with the configuration, nil if nothing.
-func (c PacerConfig) Validate() error {
-	if c.Connect == nil {
-		return errNoConnect
-	}
-	return nil
-}
-
-var _ jobs.DB = (*pgx.Conn)(nil)

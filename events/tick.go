@@ -24,7 +24,7 @@ func (t Tick) Last() Position { return Position{t.Epoch, t.FirstSeq + t.N - 1} }
 // tickSQL publishes what became visible since the tick before, if anything did, and tells every node by one NOTIFY.
 //
 // The rows are those whose transaction had no end in the snapshot before and is visible now: ids from the xmax of the
-// snapshot before (index outbox_xid_id, one range), and ids that were in progress then (one probe each). That they are
+// snapshot before (index outbox_xid, one range), and ids that were in progress then (one probe each). That they are
 // visible now is plain MVCC: the statement runs under the very snapshot that it stores. The range is never cut by time:
 // a transaction can hold an id for hours before it writes.
 //
@@ -136,7 +136,9 @@ func beginEpoch(ctx context.Context, db jobs.DB) (begun bool, err error) {
 			       -- The first epoch begins before everything: jobs may have been enqueued before any server ran.
 			       CASE WHEN EXISTS (SELECT FROM last) THEN pg_current_snapshot() ELSE '1:1:'::pg_snapshot END,
 			       coalesce((SELECT seq FROM last), 0), coalesce((SELECT seq FROM last), 0), mini_asynq.identity()
-			 WHERE NOT EXISTS (SELECT FROM last WHERE identity = mini_asynq.identity())`)
+			 WHERE NOT EXISTS (SELECT FROM last WHERE identity = mini_asynq.identity())
+			-- Every node is told, as by a tick, so that readers hear of it before anything happens.
+			RETURNING pg_notify('mini_asynq', 'tick:' || epoch || '-' || base_seq)`)
 		begun = err == nil && tag.RowsAffected() == 1
 		return err
 	})

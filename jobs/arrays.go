@@ -28,6 +28,7 @@ func documentArray(n int, at func(i int) json.RawMessage) any {
 // optionalArray collects a column that most rows leave out: at tells the value of row i and whether there is one. When
 // no row has one the whole parameter is null, which unnest fills up with nulls.
 func optionalArray[T any](n int, at func(i int) (T, bool)) any {
+	var values []T
 	var out pgtype.FlatArray[*T]
 	for i := range n {
 		value, ok := at(i)
@@ -35,9 +36,10 @@ func optionalArray[T any](n int, at func(i int) (T, bool)) any {
 			continue
 		}
 		if out == nil {
-			out = make(pgtype.FlatArray[*T], n)
+			values, out = make([]T, n), make(pgtype.FlatArray[*T], n)
 		}
-		out[i] = &value
+		values[i] = value
+		out[i] = &values[i]
 	}
 	if out == nil {
 		return nil

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"sync"
 	"testing"
@@ -154,6 +155,58 @@ func TestJSONThatCannotBeStoredIsRefused(t *testing.T) {
 		got, _ := jobs.CheckJSON([]byte(raw), jobs.MaxPayload)
 		require.Equal(t, code, got, raw[:min(len(raw), 60)])
 	}
+}
+
+// The scan for repeated keys agrees with one that keeps a set for each object.
+func TestRepeatedKeysAreFound(t *testing.T) {
+	t.Parallel()
+	names := []string{"a", "b", `\u0061`, `a\"`, `\\`, `{`, `,`, "ä"}
+	for i := range 30 {
+		names = append(names, fmt.Sprintf("k%d", i))
+	}
+	type set = map[string]struct{}
+	random := rand.New(rand.NewPCG(1, 2))
+	var value func(depth int) (text string, repeated bool)
+	value = func(depth int) (string, bool) {
+		switch kind := random.IntN(4); {
+		case kind == 0 && depth > 0: // an array
+			var items []string
+			repeated := false
+			for range random.IntN(4) {
+				item, again := value(depth - 1)
+				items, repeated = append(items, item), repeated || again
+			}
+			return "[" + strings.Join(items, " , ") + "]", repeated
+		case kind <= 2 && depth > 0: // an object
+			var members []string
+			seen, repeated := make(set), false
+			for range random.IntN(24) {
+				name := names[random.IntN(len(names))]
+				var key string
+				require.NoError(t, json.Unmarshal([]byte(`"`+name+`"`), &key))
+				if _, again := seen[key]; again && random.IntN(8) > 0 {
+					continue
+				}
+				item, again := value(depth - 1)
+				_, twice := seen[key]
+				seen[key] = struct{}{}
+				members, repeated = append(members, `"`+name+`" :`+item), repeated || again || twice
+			}
+			return "{" + strings.Join(members, ",") + "}", repeated
+		}
+		return []string{`1`, `"a"`, `"{\"a\":1,\"a\":2}"`, `null`, `""`}[random.IntN(5)], false
+	}
+	found := 0
+	for range 3000 {
+		text, repeated := value(3)
+		code, detail := jobs.CheckJSON([]byte(text), jobs.MaxPayload)
+		require.Equal(t, repeated, code == "repeated_key", "%s: %s %s", text, code, detail)
+		if repeated {
+			found++
+		}
+	}
+	require.Greater(t, found, 300)
+	require.Less(t, found, 2700)
 }
 
 func FuzzJSONThatIsAcceptedIsStorable(f *testing.F) {

@@ -69,12 +69,19 @@ type row struct {
 	delay    *time.Duration
 }
 
-var namePattern = regexp.MustCompile(`^[A-Za-z0-9_.:-]{1,255}$`)
-
 var tracePattern = regexp.MustCompile(`^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$`)
 
-// ValidName tells whether s may name a queue or a kind.
-func ValidName(s string) bool { return namePattern.MatchString(s) && s != "." && s != ".." }
+// ValidName tells whether s may name a queue or a kind: 1 to MaxName letters, digits and _ . : -, not . or .. alone.
+func ValidName(s string) bool {
+	for i := range len(s) {
+		switch c := s[i]; {
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '_', c == '.', c == ':', c == '-':
+		default:
+			return false
+		}
+	}
+	return s != "" && len(s) <= MaxName && s != "." && s != ".."
+}
 
 // ValidKey tells whether s may be an idempotency key.
 func ValidKey(s string) bool {
@@ -263,53 +270,99 @@ func depth(raw []byte) (deepest int) {
 	return deepest
 }
 
-// repeatedKey finds an object with the same key twice: jsonb would keep the last in silence.
+// repeatedKey finds an object with the same key twice in a text that json.Valid accepts: jsonb would keep the last in
+// silence.
 func repeatedKey(raw []byte) (string, bool) {
-	dec := json.NewDecoder(bytes.NewReader(raw))
-	dec.UseNumber()
-	type level struct {
-		seen   map[string]struct{}
-		object bool
-		key    bool // the next string is a key
-	}
-	var stack []level
-	for {
-		token, err := dec.Token()
-		if err != nil {
-			return "", false // the end: the syntax was checked before
-		}
-		top := len(stack) - 1
-		if delim, ok := token.(json.Delim); ok && (delim == '}' || delim == ']') {
-			stack = stack[:top]
-			if top--; top >= 0 && stack[top].object {
-				stack[top].key = true
+	var keys keyScopes
+	expectKey := false
+	for i := 0; i < len(raw); i++ {
+		switch raw[i] {
+		case '{':
+			keys.enter(true)
+			expectKey = true
+		case '[':
+			keys.enter(false)
+			expectKey = false
+		case '}', ']':
+			keys.leave()
+			expectKey = false
+		case ',':
+			expectKey = keys.inObject()
+		case '"':
+			start, escaped := i+1, false
+			for i++; raw[i] != '"'; i++ {
+				if raw[i] == '\\' {
+					i++
+					escaped = true
+				}
 			}
-			continue
-		}
-		if top >= 0 && stack[top].object && stack[top].key {
-			key, ok := token.(string)
-			if !ok {
-				return "", false
+			if !expectKey {
+				continue
 			}
-			if _, dup := stack[top].seen[key]; dup {
-				return key, true
+			expectKey = false
+			key := raw[start:i]
+			if escaped {
+				var text string
+				if err := json.Unmarshal(raw[start-1:i+1], &text); err == nil { // it is valid
+					key = []byte(text)
+				}
 			}
-			stack[top].seen[key] = struct{}{}
-			stack[top].key = false
-			continue
-		}
-		if delim, ok := token.(json.Delim); ok {
-			next := level{object: delim == '{', key: delim == '{'}
-			if next.object {
-				next.seen = make(map[string]struct{})
+			if !keys.add(key) {
+				return string(key), true
 			}
-			stack = append(stack, next)
-			continue
-		}
-		if top >= 0 && stack[top].object {
-			stack[top].key = true
 		}
 	}
+	return "", false
+}
+
+// keyScopes are the keys of the objects around a place, innermost last.
+type keyScopes struct {
+	keys   [][]byte
+	scopes []keyScope
+}
+
+type keyScope struct {
+	object bool
+	first  int                 // its keys are keys[first:]
+	many   map[string]struct{} // the same keys, once there are more than a comparison of each with each is good for
+}
+
+const manyKeys = 16
+
+func (k *keyScopes) enter(object bool) {
+	k.scopes = append(k.scopes, keyScope{object: object, first: len(k.keys)})
+}
+
+func (k *keyScopes) leave() {
+	top := len(k.scopes) - 1
+	k.keys = k.keys[:k.scopes[top].first]
+	k.scopes = k.scopes[:top]
+}
+
+func (k *keyScopes) inObject() bool { return len(k.scopes) > 0 && k.scopes[len(k.scopes)-1].object }
+
+// add takes in a key of the innermost object, and tells whether it is new there.
+func (k *keyScopes) add(key []byte) bool {
+	scope := &k.scopes[len(k.scopes)-1]
+	mine := k.keys[scope.first:]
+	if scope.many == nil && len(mine) == manyKeys {
+		scope.many = make(map[string]struct{}, 2*manyKeys)
+		for _, other := range mine {
+			scope.many[string(other)] = struct{}{}
+		}
+	}
+	if scope.many != nil {
+		before := len(scope.many)
+		scope.many[string(key)] = struct{}{}
+		return len(scope.many) > before
+	}
+	for _, other := range mine {
+		if bytes.Equal(other, key) {
+			return false
+		}
+	}
+	k.keys = append(k.keys, key)
+	return true
 }
 
 // numberScan walks the numbers of a JSON text that json.Valid accepts.

@@ -93,7 +93,7 @@ BEGIN
     SELECT * INTO STRICT rule FROM mini_asynq.partitions() x WHERE x.partition = part;
     EXECUTE format('LOCK TABLE mini_asynq.%I IN ACCESS EXCLUSIVE MODE', part);
     IF seen IS NOT NULL THEN
-        -- Whatever is older than the oldest transaction of the snapshot is visible in it: the index (xid, id) leads to
+        -- Whatever is older than the oldest transaction of the snapshot is visible in it: the index outbox_xid leads to
         -- the rest.
         EXECUTE format('SELECT EXISTS (SELECT FROM mini_asynq.%I WHERE xid >= pg_snapshot_xmin($1)
                                         AND NOT pg_visible_in_snapshot(xid, $1))', part) INTO needed USING seen;

@@ -177,6 +177,50 @@ func TestStopIsOrderly(t *testing.T) {
 	require.NotContains(t, s.log.String(), `"level":"error"`)
 }
 
+// TestStopIsBoundedWhateverTheDatabaseDoes: the grace and two seconds, while a handler runs that ignores its context, a
+// caller waits, and the database hangs on every connection or is gone.
+func TestStopIsBoundedWhateverTheDatabaseDoes(t *testing.T) {
+	t.Parallel()
+	for name, fault := range map[string]func(*pgtest.Proxy){
+		"hangs": (*pgtest.Proxy).Stall,
+		"gone":  func(p *pgtest.Proxy) { p.Refuse(true); p.Cut() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dsn := pgtest.NewDB(t).DSN()
+			proxy := pgtest.NewProxy(t, dsn)
+			const grace = 500 * time.Millisecond
+			s := serve(t, proxy.DSN(dsn), func(c *app.Config) { c.Grace = grace })
+			id := s.enqueue(`{"queue":"q","payload":{"sleep_ms":60000}}`)
+			s.enqueue(`{"queue":"q","payload":{"sleep_ms":600}}`)
+			pgtest.Eventually(t, 5*time.Second, "the job runs", func() bool {
+				_, job := s.call(http.MethodGet, "/api/v1/jobs/"+id, "")
+				return job["status"] == "running"
+			})
+			s.socket("")
+			answered := make(chan struct{})
+			go func() {
+				defer close(answered)
+				request, err := http.NewRequestWithContext(context.Background(), http.MethodPost, s.base+"/api/v1/jobs",
+					strings.NewReader(`{"queue":"q","payload":{}}`))
+				if err != nil {
+					return
+				}
+				request.Header.Set("Content-Type", "application/json")
+				if answer, err := client.Do(request); err == nil { // whatever it is, it comes before the end
+					_ = answer.Body.Close()
+				}
+			}()
+			fault(proxy)
+			took, err := s.stop()
+			require.NoError(t, err)
+			require.Less(t, took, grace+2*time.Second)
+			pgtest.Receive(t, answered, 5*time.Second, "the caller is answered")
+			proxy.Resume()
+		})
+	}
+}
+
 // TestPasswordIsAskedForWhereOthersCanReach: bound to another address the server does not start with the documented
 // password, and says what to set.
 func TestPasswordIsAskedForWhereOthersCanReach(t *testing.T) {

@@ -3,6 +3,7 @@ package app_test
 import (
 	"context"
 	"os"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"sync"
@@ -30,9 +31,17 @@ func benchJobs(b *testing.B, usual int) int {
 	return min(n, usual)
 }
 
+// asServer makes the figures those of a server, which collects garbage less often than a test does (internal/cli).
+func asServer(b *testing.B) {
+	b.Helper()
+	before := debug.SetGCPercent(400)
+	b.Cleanup(func() { debug.SetGCPercent(before) })
+}
+
 // benchEngine is a node on a PostgreSQL of its own with default durability.
 func benchEngine(b *testing.B, slots int, handler workers.HandlerFunc) (*workers.Engine, *pgx.Conn) {
 	b.Helper()
+	asServer(b)
 	cluster := pgtest.NewCluster(b, nil)
 	registry := workers.NewRegistry()
 	registry.Fallback(handler)
@@ -121,6 +130,7 @@ func BenchmarkEnqueueSingle(b *testing.B) {
 	n := benchJobs(b, 50_000)
 	for range b.N {
 		b.StopTimer()
+		asServer(b)
 		cluster := pgtest.NewCluster(b, nil)
 		engine, err := workers.NewEngine(context.Background(), workers.Config{DatabaseURL: cluster.DSN()})
 		require.NoError(b, err)

@@ -1,7 +1,6 @@
 package app_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"io"
@@ -26,31 +25,13 @@ type server struct {
 	t    testing.TB
 	base string // http://127.0.0.1:port
 	stop func() (time.Duration, error)
-	log  *lockedBuffer
-}
-
-// lockedBuffer collects a log that several goroutines write.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
+	log  *pgtest.Log
 }
 
 // serve starts a node on a database and waits until it is ready.
 func serve(t testing.TB, dsn string, change func(*app.Config)) *server {
 	t.Helper()
-	s := &server{t: t, log: &lockedBuffer{}}
+	s := &server{t: t, log: &pgtest.Log{}}
 	ready := make(chan net.Addr, 1)
 	config := app.Config{
 		DatabaseURL: dsn, Migrate: true, Bind: "127.0.0.1", Address: "127.0.0.1:0", Slots: 5,

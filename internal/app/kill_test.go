@@ -58,7 +58,7 @@ func spawn(t *testing.T, dsn string, environ ...string) *process {
 	output, err := cmd.StderrPipe()
 	require.NoError(t, err)
 	require.NoError(t, cmd.Start())
-	p := &process{server: &server{t: t, log: &lockedBuffer{}}, cmd: cmd, done: make(chan struct{})}
+	p := &process{server: &server{t: t, log: &pgtest.Log{}}, cmd: cmd, done: make(chan struct{})}
 	address := make(chan string, 1)
 	read := make(chan struct{})
 	go func() {
@@ -165,7 +165,7 @@ func TestPausedNodesLateOutcomeIsRefused(t *testing.T) {
 	done := second.await(id, "completed")
 	first.kill(syscall.SIGCONT)
 	pgtest.Eventually(t, 10*time.Second, "the late outcome is refused", func() bool {
-		return strings.Contains(first.log.String(), "the lease was lost") || strings.Contains(first.log.String(), "lease")
+		return strings.Contains(first.log.String(), "an outcome came too late: the lease was lost")
 	})
 	_, after := second.call(http.MethodGet, "/api/v1/jobs/"+id, "")
 	require.Equal(t, done, after)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -47,9 +48,22 @@ func newServe(g *globals) *cobra.Command {
 			return err
 		}
 		config.Migrate = *migrate
+		tuneGarbageCollector()
 		return app.Run(cmd.Context(), config)
 	}
 	return cmd
+}
+
+// gcPercent lets the heap of a server grow to five times what is live before it is collected. What is live is small, a few
+// MB, so that the default collects many times a second at full load: a fifth of the throughput (measured).
+const gcPercent = 400
+
+// tuneGarbageCollector sets gcPercent, unless the operator has chosen another value (GOGC).
+func tuneGarbageCollector() {
+	const untouched = 100
+	if before := debug.SetGCPercent(gcPercent); before != untouched {
+		debug.SetGCPercent(before)
+	}
 }
 
 // AppConfig turns settings into the configuration of a node, whose log goes to stderr. It names all faults at once.
