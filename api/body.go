@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"io"
 	"mime"
 	"net/http"
@@ -59,6 +60,23 @@ func readLimited(c *gin.Context, limit int64) ([]byte, error) {
 	// The deadline was for the body. Left standing it would end a long poll: net/http reads on to see a caller leave.
 	_ = http.NewResponseController(c.Writer).SetReadDeadline(time.Time{})
 	return raw, nil
+}
+
+// Batches are let in by their size: decoded, checked and on its way to the database, one needs some ten times the memory
+// of its body. It waits when the body is there, so that a slow caller keeps nobody out.
+const (
+	batchBytes = 2 * maxBatch    // of bodies at once
+	batchWait  = 5 * time.Second // for room
+)
+
+// admitBatch waits for room for a body of so many bytes; release gives it back.
+func (s *Server) admitBatch(ctx context.Context, size int64) (release func(), err error) {
+	ctx, cancel := context.WithTimeout(ctx, batchWait)
+	defer cancel()
+	if err := s.batches.Acquire(ctx, size); err != nil {
+		return nil, refuse(unavailable, "too many large batches at once")
+	}
+	return func() { s.batches.Release(size) }, nil
 }
 
 func checkMediaType(header http.Header) error {

@@ -79,6 +79,11 @@ func (s *Server) enqueueBatch(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
+	release, err := s.admitBatch(c.Request.Context(), int64(len(raw)))
+	if err != nil {
+		return err
+	}
+	defer release()
 	params, err := decodeBatch(raw, s.config.MaxPayload)
 	if err != nil {
 		return err

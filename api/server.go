@@ -12,6 +12,7 @@ import (
 	"github.com/gin-gonic/gin"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
+	"golang.org/x/sync/semaphore"
 )
 
 // Limits of a connection. A caller who trickles gets this long and no longer; one who stopped reading, too.
@@ -32,6 +33,7 @@ type Server struct {
 	waiters  *waiters
 	failures *failures
 	admin    credential
+	batches  *semaphore.Weighted      // bytes of batches
 	seconds  *prometheus.HistogramVec // nil: not measured
 
 	drain    sync.Once
@@ -50,6 +52,7 @@ func New(config Config) (*Server, error) {
 		failures: newFailures(),
 		admin:    newCredential(config.AdminUser, config.AdminPassword),
 		draining: make(chan struct{}),
+		batches:  semaphore.NewWeighted(batchBytes),
 	}
 	if config.Registerer != nil {
 		s.seconds = newRequestSeconds()

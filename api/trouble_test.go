@@ -321,3 +321,39 @@ func TestAccessLogHasTemplatesAndNoInput(t *testing.T) {
 	require.NotContains(t, log, secretInput)
 	require.NotContains(t, log, id)
 }
+
+// Large batches are let in by their size, so that many at once do not use up the memory; small ones pass.
+func TestLargeBatchesWaitForRoom(t *testing.T) {
+	t.Parallel()
+	d := setup(t, func(c *api.Config) {
+		c.Inserter = jobs.NewInserter(c.DB, jobs.InserterConfig{}) // nobody runs it: whatever is let in stays
+		c.Deadline = time.Minute
+	})
+	payload := `{"queue":"q","payload":"` + strings.Repeat("x", 200<<10) + `"}`
+	large := `{"jobs":[` + strings.Repeat(payload+",", 74) + payload + `]}` // 15 MB: two of them fill the room
+	ctx, leave := context.WithCancel(t.Context())
+	answers := make(chan string, 3)
+	var callers sync.WaitGroup
+	defer callers.Wait()
+	defer leave()
+	for range cap(answers) {
+		callers.Go(func() {
+			request, err := http.NewRequestWithContext(ctx, http.MethodPost, d.url+"/api/v1/jobs/batch", strings.NewReader(large))
+			if err != nil {
+				return
+			}
+			request.Header.Set("Content-Type", "application/json")
+			answer, err := d.client.Do(request)
+			if err != nil {
+				return // left: it was let in, and no answer comes
+			}
+			defer func() { _ = answer.Body.Close() }()
+			text, _ := io.ReadAll(answer.Body) // what is missing of it fails the test
+			answers <- answer.Status + " " + answer.Header.Get("Retry-After") + " " + string(text)
+		})
+	}
+	refused := pgtest.Receive(t, answers, 30*time.Second, "one is refused")
+	require.Contains(t, refused, "503 Service Unavailable 1 ")
+	require.Contains(t, refused, "too many large batches at once")
+	require.Empty(t, answers)
+}
