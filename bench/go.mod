@@ -5,6 +5,7 @@ go 1.26.0
 replace github.com/mini-asynq/mini-asynq => ../
 
 require (
+	github.com/gorilla/websocket v1.5.3
 	github.com/hibiken/asynq v0.26.0
 	github.com/jackc/pgx/v5 v5.12.0
 	github.com/mini-asynq/mini-asynq v0.0.0-00010101000000-000000000000

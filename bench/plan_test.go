@@ -77,3 +77,20 @@ func TestWrongFlagsAreRefused(t *testing.T) {
 		require.Error(t, err, args)
 	}
 }
+
+// A target whose cell is in no workload would never be measured, and so never fail.
+func TestTargetsNameCellsThatExist(t *testing.T) {
+	t.Parallel()
+	cells := map[string]bool{}
+	for _, w := range workloads.All() {
+		for _, peer := range w.Peers {
+			cells[w.Name+"/"+peer] = true
+		}
+	}
+	for _, target := range figures.Targets() {
+		require.True(t, cells[target.Cell], target.Cell)
+		if target.Reference != "" {
+			require.True(t, cells[target.Reference], target.Reference)
+		}
+	}
+}

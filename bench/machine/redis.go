@@ -57,7 +57,7 @@ func StartRedis(ctx context.Context, program, dir string) (*Redis, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start redis: %w", err)
 	}
-	port, err := freePort()
+	port, err := FreePort()
 	if err != nil {
 		return nil, fmt.Errorf("start redis: %w", err)
 	}
@@ -86,14 +86,4 @@ func StartRedis(ctx context.Context, program, dir string) (*Redis, error) {
 // Close ends it and removes its data.
 func (r *Redis) Close() error {
 	return errors.Join(r.process.Stop(5*time.Second), os.RemoveAll(r.folder))
-}
-
-// freePort asks the system for one. Somebody may take it before it is used; the start then fails and says so.
-func freePort() (int, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
-	}
-	defer func() { _ = listener.Close() }()
-	return listener.Addr().(*net.TCPAddr).Port, nil
 }

@@ -138,8 +138,10 @@ func commit(ctx context.Context, pool *pgxpool.Pool, fn func(context.Context, pg
 	return sent, tx.Commit(ctx)
 }
 
-func (m *mini) Unfinished(ctx context.Context) (left bool, err error) {
-	err = m.pool.QueryRow(ctx, `SELECT EXISTS (SELECT FROM mini_asynq.jobs WHERE queue = $1 AND status = 'pending')
+func (m *mini) Unfinished(ctx context.Context) (bool, error) { return miniUnfinished(ctx, m.pool) }
+
+func miniUnfinished(ctx context.Context, pool *pgxpool.Pool) (left bool, err error) {
+	err = pool.QueryRow(ctx, `SELECT EXISTS (SELECT FROM mini_asynq.jobs WHERE queue = $1 AND status = 'pending')
 		OR EXISTS (SELECT FROM mini_asynq.jobs WHERE status IN ('running', 'retrying', 'scheduled') AND queue = $1)`,
 		Queue).Scan(&left)
 	return left, err
@@ -183,13 +185,16 @@ func (m *mini) Stop() error {
 	}
 }
 
+// writtenSQL counts the events that were written, published or not.
+const writtenSQL = `SELECT count(*) FROM mini_asynq.outbox`
+
 // publish waits until every event that was written has its place in the stream: the pacer is a few milliseconds behind
 // the last commit, and it ends with the engine.
 func (m *mini) publish() error {
 	ctx, cancel := context.WithTimeout(context.Background(), callLimit)
 	defer cancel()
 	var written int64
-	if err := m.pool.QueryRow(ctx, `SELECT count(*) FROM mini_asynq.outbox`).Scan(&written); err != nil {
+	if err := m.pool.QueryRow(ctx, writtenSQL).Scan(&written); err != nil {
 		return err
 	}
 	return machine.WaitFor(ctx, stopLimit, "every event is published", func(context.Context) (bool, error) {

@@ -11,6 +11,8 @@ func All() []Workload {
 	best := []string{figures.Mini, figures.RiverTuned}
 	all := []string{figures.Mini, figures.River, figures.RiverTuned, figures.Graphile, figures.Asynq, figures.Limit}
 	return []Workload{
+		{Name: "claim-plan", Title: "The claim keeps its plan through mixed use of a session", Unit: "claims", Peers: ours, cold: true,
+			measure: claimPlan},
 		{Name: "drain", Title: "Drain of a backlog of no-op jobs", Unit: "jobs/s", Peers: all, measure: drain},
 		{Name: "sustained", Title: "Sustained enqueue (batches of 200) and work", Unit: "jobs/s",
 			Peers: []string{figures.Mini, figures.River, figures.RiverTuned, figures.Graphile}, measure: sustained},
@@ -22,10 +24,28 @@ func All() []Workload {
 			Peers: []string{figures.Mini, figures.RiverTuned, figures.Asynq, figures.Limit}, measure: single(64)},
 		{Name: "single-256", Title: "Single enqueue from Go, 256 callers", Unit: "jobs/s",
 			Peers: []string{figures.Mini, figures.RiverTuned, figures.Asynq, figures.Limit}, measure: single(256)},
+		{Name: "http-64", Title: "Single enqueue over HTTP, 64 connections, 200-byte payload", Unit: "jobs/s", Peers: ours,
+			cold: true, measure: overHTTP(64)},
+		{Name: "http-256", Title: "Single enqueue over HTTP, 256 connections, 200-byte payload", Unit: "jobs/s", Peers: ours,
+			cold: true, measure: overHTTP(256)},
+		{Name: "sql-16", Title: "Plain SQL in own transactions, 16 sessions, server up", Unit: "jobs/s",
+			Peers: []string{figures.Mini, figures.Limit}, cold: true, measure: bySQL},
+		{Name: "latency-idle", Title: "Latency from COMMIT to the handler, idle", Unit: "ms",
+			Peers: []string{figures.Mini, figures.River, figures.RiverTuned, figures.Graphile, figures.Asynq}, measure: latencyIdle},
+		{Name: "latency-half", Title: "Latency from COMMIT to the handler at half of River's best drain rate", Unit: "ms",
+			Peers: best, measure: latencyHalf},
 		{Name: "retry", Title: "Drain in which half of the jobs fail once", Unit: "jobs/s", Peers: best, measure: retry},
 		{Name: "drain-held-id", Title: "Drain of five times as many beside an idle transaction with an id", Unit: "jobs/s",
 			Peers: ours, measure: drainHeld(holdID)},
 		{Name: "drain-held-snapshot", Title: "Drain of five times as many beside an idle snapshot", Unit: "jobs/s",
 			Peers: ours, measure: drainHeld(holdSnapshot)},
+		{Name: loadedName, Title: "Drain beside 2 million pending elsewhere, 1 million scheduled, 5 million finished", Unit: "jobs/s",
+			Peers: ours, measure: drain},
+		{Name: "ticks-drain", Title: "From COMMIT to the event at a WebSocket client, full drain", Unit: "ms", Peers: ours,
+			cold: true, measure: ticksDrain},
+		{Name: "ticks-idle", Title: "From COMMIT to the event at a WebSocket client, idle", Unit: "ms", Peers: ours,
+			cold: true, measure: ticksIdle},
+		{Name: "memory", Title: "Resident memory of our server", Unit: "MiB", Peers: ours, cold: true, measure: memory},
+		{Name: "idle", Title: "Our server at rest", Unit: "statements/min", Peers: ours, cold: true, measure: idle},
 	}
 }

@@ -32,9 +32,9 @@ var fillSQL = []struct {
 	{`WITH done AS (
 	      INSERT INTO mini_asynq.jobs_finished (id, queue, kind, payload, status, max_retries, attempt, attempt_base, attempt_limit,
 	             run_at, created_at, updated_at, started_at, finished_at, priority, lease_losses, snoozes, redrives, version, fence,
-	             source)
+	             source, from_status)
 	      SELECT mini_asynq.uuid_v7(), 'elsewhere-' || n % 10, 'elsewhere', jsonb_build_object('n', n), 'completed', 3, 1, 0, 4,
-	             now(), now(), now(), now(), now(), 'normal', 0, 0, 0, 3, n, 'sql'
+	             now(), now(), now(), now(), now(), 'normal', 0, 0, 0, 3, n, 'sql', 'running'
 	        FROM generate_series(1, $1::integer) AS n
 	      RETURNING id, fence)
 	  INSERT INTO mini_asynq.job_attempts (job_id, attempt_number, kept, job_finished_at, started_at, completed_at, status,
