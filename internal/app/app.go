@@ -186,7 +186,7 @@ func (n *node) run(ctx context.Context, down *stops) error {
 	parts, endParts := context.WithCancelCause(context.WithoutCancel(ctx))
 	working, endWork := context.WithCancel(parts)
 	var wg sync.WaitGroup
-	failed := make(chan error, 5) // capacity: one for each part
+	failed := make(chan error, 6) // capacity: one for each part
 	start := func(ctx context.Context, name string, run func(context.Context) error) {
 		// Ends when its context does; the step "parts" or "engine" waits for it.
 		wg.Go(func() {
@@ -200,6 +200,9 @@ func (n *node) run(ctx context.Context, down *stops) error {
 		defer close(engineDone)
 		return n.engine.Run(ctx)
 	})
+	if n.db.watch != nil {
+		start(working, "database", n.db.watch) // no longer than the engine, or it would undo its stop
+	}
 	start(parts, "overview", n.overview.Run)
 	start(parts, "hub", n.hub.Run)
 	start(parts, "api", n.api.Run)

@@ -7,8 +7,11 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -250,6 +253,38 @@ func TestPrivateDatabaseNeedsNoSetUp(t *testing.T) {
 	s.await(id, "completed")
 	second := serve(t, "", private) // joins the same PostgreSQL
 	second.await(id, "completed")
+}
+
+// TestPrivateDatabaseIsStartedAgainWhenItDies: it is the node's own, so nobody else would.
+func TestPrivateDatabaseIsStartedAgainWhenItDies(t *testing.T) {
+	t.Parallel()
+	dir, err := os.MkdirTemp("", "mini-asynq-state-")
+	require.NoError(t, err)
+	require.NoError(t, os.Chmod(dir, 0o711))
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	s := serve(t, "", func(c *app.Config) { c.DatabaseURL, c.StateDir = "", dir+"/state" })
+	id := s.enqueue(`{"queue":"q"}`)
+	s.await(id, "completed")
+	files, err := filepath.Glob(dir + "/state/*/postmaster.pid")
+	require.NoError(t, err)
+	require.Len(t, files, 1)
+	text, err := os.ReadFile(files[0])
+	require.NoError(t, err)
+	line, _, _ := strings.Cut(string(text), "\n")
+	pid, err := strconv.Atoi(line)
+	require.NoError(t, err)
+	require.NoError(t, syscall.Kill(pid, syscall.SIGKILL)) // as the out-of-memory killer does
+	pgtest.Eventually(t, 60*time.Second, "it is up again", func() bool {
+		return strings.Contains(s.log.String(), "the private PostgreSQL had died and was started again")
+	})
+	pgtest.Eventually(t, 60*time.Second, "jobs are accepted again", func() bool {
+		status, job := s.call(http.MethodPost, "/api/v1/jobs", `{"queue":"q"}`)
+		if status == http.StatusCreated {
+			s.await(job["id"].(string), "completed")
+		}
+		return status == http.StatusCreated
+	})
+	s.await(id, "completed")
 }
 
 // TestConfiguredDatabaseIsMadeIfOnlyItIsMissing: a fresh PostgreSQL has no database of the quick start's name.

@@ -25,8 +25,36 @@ const (
 // database is where the node's data lives.
 type database struct {
 	url     string
-	private bool // our own PostgreSQL
+	private bool                        // our own PostgreSQL
+	watch   func(context.Context) error // keeps that up until its context ends; nil: it is not ours to keep
 	close   func(context.Context) error
+}
+
+// watchEvery is how long a private PostgreSQL may be dead before it is started again.
+const watchEvery = time.Second
+
+// watched starts a private PostgreSQL again whenever it has died: it is this node's, so nobody else will.
+func watched(server *pgembed.Server, c Config) func(context.Context) error {
+	return func(ctx context.Context) error {
+		ticker := time.NewTicker(watchEvery)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-ticker.C:
+			}
+			if server.Alive() {
+				continue
+			}
+			switch revived, err := server.Revive(ctx); {
+			case err != nil && ctx.Err() == nil:
+				c.Log.Error().Err(err).Msg("the private PostgreSQL has died, and could not be started again yet")
+			case revived:
+				c.Log.Warn().Msg("the private PostgreSQL had died and was started again")
+			}
+		}
+	}
 }
 
 // openDatabase settles which database is used. A configured one is waited for. Without one: what was chosen at an
@@ -63,7 +91,7 @@ func openDatabase(ctx context.Context, c Config) (database, error) {
 	}
 	c.Log.Info().Str("folder", dir).Msg("database: a private PostgreSQL, because none is configured")
 	remember(c, choice, chosePrivate)
-	return database{url: server.DSN(), private: true, close: server.Stop}, nil
+	return database{url: server.DSN(), private: true, watch: watched(server, c), close: server.Stop}, nil
 }
 
 // What an earlier start chose, as stored.

@@ -495,6 +495,10 @@ func (s *Server) PID() int {
 	return s.pid
 }
 
+// Alive tells whether the postmaster still runs. It asks the system and not
+// PostgreSQL, so it costs no connection.
+func (s *Server) Alive() bool { return s.home.serves(s.PID()) }
+
 // Origin says whether PostgreSQL was started, joined or adopted.
 func (s *Server) Origin() Origin { return s.origin }
 
@@ -513,7 +517,7 @@ func (s *Server) GoString() string { return s.String() }
 
 // Revive starts PostgreSQL again when it has died under its users, for example
 // by the out-of-memory killer, and tells whether it had to. The TCP port stays
-// the same if it is still free. Call it when the database cannot be reached.
+// the same if it is still free. Call it when Alive says no.
 func (s *Server) Revive(ctx context.Context) (revived bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
