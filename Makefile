@@ -19,7 +19,8 @@ RACE_COUNT ?= 3
 RACE_RUN   ?= .
 RACE_PKGS  := ./dispatcher/... ./events/... ./workers/... ./internal/app/...
 
-# Which benchmarks, and how many jobs each handles: make bench BENCH_RUN=Drain MINIASYNQ_BENCH_JOBS=50000
+# What the side-by-side benchmarks are asked for, and which Go benchmarks: make bench BENCH_ARGS='-cell drain -runs 5'
+BENCH_ARGS ?=
 BENCH_RUN  ?= .
 
 # One version for everybody, or a finding depends on whose machine looks.
@@ -102,12 +103,13 @@ cross: ## Compile for every platform that is served
 ##@ Measure
 
 .PHONY: bench
-bench: ## Run the benchmarks in full: BENCH_RUN=.
-	$(GO) test ./internal/app -run '^$$' -bench '$(BENCH_RUN)' -benchtime 1x -timeout 60m
+bench: ## Measure us and our peers side by side: BENCH_ARGS='-cell drain' (-h says more)
+	cd bench && $(GO) run . $(BENCH_ARGS)
 
 .PHONY: bench-smoke
-bench-smoke: ## Run the benchmarks with 2000 jobs, to see that they work
-	MINIASYNQ_BENCH_JOBS=2000 $(MAKE) --no-print-directory bench
+bench-smoke: ## Run every benchmark briefly, to see that it works and that the claim has its plan
+	MINIASYNQ_BENCH_JOBS=2000 $(GO) test ./internal/app -run '^$$' -bench '$(BENCH_RUN)' -benchtime 1x -timeout 60m
+	cd bench && $(GO) mod verify && $(GO) vet ./... && $(GO) test -count=1 ./... && $(GO) run . -smoke
 
 ##@ Build
 

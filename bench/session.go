@@ -123,16 +123,22 @@ func (s *session) prepare(ctx context.Context) error {
 	return s.results.Describe(facts)
 }
 
+// FailedError means that cells could not be measured, or that a database did not show in the end what it should. What
+// happened was printed when it did.
+type FailedError struct{ Cells []string }
+
+// Error names the cells.
+func (e *FailedError) Error() string { return "failed: " + strings.Join(e.Cells, ", ") }
+
 // measure goes through the steps. A cell that fails does not end the others, but in the end the program fails.
 func (s *session) measure(ctx context.Context, steps []step) error {
-	var failed []error
+	var failed []string
 	for i, step := range steps {
-		if err := ctx.Err(); err != nil {
-			return errors.Join(append(failed, context.Cause(ctx))...)
-		}
 		fmt.Fprintf(s.out, "%3d/%d  %-36s run %d  ", i+1, len(steps), step.cell(), step.run)
 		run, err := s.bench.Run(ctx, step.workload, step.peer)
 		switch {
+		case ctx.Err() != nil:
+			return fmt.Errorf("broken off: %w", context.Cause(ctx))
 		case err == nil:
 			fmt.Fprintf(s.out, "%s (%s; %.0f s)\n", metricsLine(run.Metrics), run.Account, run.Seconds)
 			err = s.results.Add(step.cell(), run)
@@ -141,12 +147,17 @@ func (s *session) measure(ctx context.Context, steps []step) error {
 			err = s.results.Skip(step.cell(), reason(err))
 		default:
 			fmt.Fprintf(s.out, "FAILED: %v\n", err)
+			failed = append(failed, step.cell())
+			err = nil
 		}
 		if err != nil {
-			failed = append(failed, err)
+			return err // results that cannot be kept are not worth measuring
 		}
 	}
-	return errors.Join(failed...)
+	if len(failed) > 0 {
+		return &FailedError{failed}
+	}
+	return nil
 }
 
 // reason is the innermost of the errors: what is missing, without where it was noticed.

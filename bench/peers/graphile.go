@@ -22,7 +22,8 @@ import (
 )
 
 // GraphileSlots is how many jobs graphile-worker runs at once, and graphileLocalQueue how many it takes at once: the
-// local queue feeds them, and more of them than 24 measured no faster.
+// local queue feeds them. More are slower: 24 drained 24-34k jobs a second, 100 25-29k, 500 15-23k (20,000 jobs, three runs
+// each).
 const (
 	graphileLocalQueue = 500
 	GraphileSlots      = 24

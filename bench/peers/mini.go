@@ -74,14 +74,30 @@ func (m *mini) Start(ctx context.Context, work *Work) error {
 	m.engine, m.cancel, m.ended, m.stopped = engine, cancel, make(chan error, 1), false
 	// Ends with Stop, which waits for it.
 	go func() { m.ended <- engine.Run(running) }()
-	select {
-	case <-engine.Stream.Ready():
+	if work != nil {
+		return nil // it works from now on, as the others do when their Start returns
+	}
+	return machine.WaitFor(ctx, callLimit, "our engine is ready", func(context.Context) (bool, error) {
+		select {
+		case <-engine.Stream.Ready():
+			return true, nil
+		default:
+			return false, m.alive()
+		}
+	})
+}
+
+// alive tells why the engine has ended, if it has and nobody stopped it.
+func (m *mini) alive() error {
+	if m.engine == nil || m.stopped {
 		return nil
+	}
+	select {
 	case err := <-m.ended:
-		m.ended <- err
-		return errors.Join(errors.New("the engine ended at its start"), err)
-	case <-ctx.Done():
-		return context.Cause(ctx)
+		m.ended <- err // for Stop
+		return errors.Join(errors.New("our engine ended by itself"), err)
+	default:
+		return nil
 	}
 }
 
@@ -138,7 +154,12 @@ func commit(ctx context.Context, pool *pgxpool.Pool, fn func(context.Context, pg
 	return sent, tx.Commit(ctx)
 }
 
-func (m *mini) Unfinished(ctx context.Context) (bool, error) { return miniUnfinished(ctx, m.pool) }
+func (m *mini) Unfinished(ctx context.Context) (bool, error) {
+	if err := m.alive(); err != nil {
+		return false, err
+	}
+	return miniUnfinished(ctx, m.pool)
+}
 
 func miniUnfinished(ctx context.Context, pool *pgxpool.Pool) (left bool, err error) {
 	err = pool.QueryRow(ctx, `SELECT EXISTS (SELECT FROM mini_asynq.jobs WHERE queue = $1 AND status = 'pending')

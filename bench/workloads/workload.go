@@ -130,23 +130,41 @@ func (c *cell) exec(ctx context.Context, statements ...string) error {
 	return nil
 }
 
+// StallError means that a contender stood still before it had done everything.
+type StallError struct {
+	Handled, Want int64
+	For           time.Duration
+}
+
+// Error says how far it came.
+func (e *StallError) Error() string {
+	return fmt.Sprintf("stood still for %s at %d of %d attempts", e.For, e.Handled, e.Want)
+}
+
+// stallLimit is how long a contender may handle nothing although it should.
+const stallLimit = time.Minute
+
 // finish waits until so many attempts were handled and the store holds no unfinished job.
 func (c *cell) finish(ctx context.Context, work *peers.Work, attempts int64) error {
+	last, changed := work.Handled(), time.Now() // monotonic
 	err := machine.WaitFor(ctx, cellLimit, "every attempt is handled", func(ctx context.Context) (bool, error) {
-		if work.Handled() >= attempts {
+		now := work.Handled()
+		switch still := time.Since(changed); {
+		case now >= attempts:
 			return true, nil
-		}
-		// Between two looks of a contender that has died, nothing would ever change.
-		if work.Handled() == 0 {
+		case now != last:
+			last, changed = now, time.Now() // monotonic
+		case still > stallLimit:
+			// Most likely it has died, and can say of what.
 			_, err := c.session.Unfinished(ctx)
-			return false, err
+			return false, errors.Join(&StallError{Handled: now, Want: attempts, For: stallLimit}, err)
 		}
 		return false, nil
 	})
 	if err != nil {
 		return err
 	}
-	return machine.WaitFor(ctx, time.Minute, "every outcome is stored", func(ctx context.Context) (bool, error) {
+	return machine.WaitFor(ctx, stallLimit, "every outcome is stored", func(ctx context.Context) (bool, error) {
 		left, err := c.session.Unfinished(ctx)
 		return !left, err
 	})
