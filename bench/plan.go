@@ -29,7 +29,7 @@ func plan(all []workloads.Workload, o options, kept *figures.Results) []step {
 			}
 			for _, peer := range contenders {
 				s := step{workload: w, peer: peer, run: round + 1}
-				if o.wants(s.cell()) && !(o.smoke && !smokes(peer)) && kept.Runs(s.cell()) <= round {
+				if o.wants(s.cell()) && (!o.smoke || smokes(peer)) && kept.Runs(s.cell()) <= round {
 					steps = append(steps, s)
 				}
 			}

@@ -55,7 +55,7 @@ func (s *session) close() error {
 	if s.bench.Cluster != nil {
 		err = s.bench.Cluster.Close()
 	}
-	return errors.Join(err, os.RemoveAll(s.scratch))
+	return errors.Join(err, os.RemoveAll(s.scratch)) //nolint:gosec // the folder that newSession made
 }
 
 func (s *session) run(ctx context.Context) error {

@@ -65,7 +65,7 @@ type ScaleError struct {
 
 // Error says how to go on.
 func (e *ScaleError) Error() string {
-	return fmt.Sprintf("%s holds runs at the scale %+v, not %+v: name another file with -out, or start over with -again",
+	return fmt.Sprintf("%s holds runs at the scale %+v, not %+v: name another file with -out, or measure all cells anew with -again and no -cell",
 		e.Path, e.Kept, e.Want)
 }
 

@@ -109,9 +109,9 @@ func (c *cell) probe(ctx context.Context, every time.Duration, loaded int64,
 		})
 	}
 	_ = socket.Close()
-	<-listened // it ends with the error of the closed socket
+	heard := <-listened // the closed socket, or why it could not be read
 	if err != nil {
-		return err
+		return errors.Join(err, heard)
 	}
 	spans := make([]time.Duration, len(ids))
 	for i, id := range ids {

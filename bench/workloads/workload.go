@@ -31,7 +31,6 @@ type Bench struct {
 type Workload struct {
 	Name  string
 	Title string
-	Unit  string   // what its first figure is: "jobs/s" or "ms"
 	Peers []string // in the order of an even round
 
 	// cold workloads bring their own contender: they open no session.
