@@ -154,17 +154,41 @@ func (g *graphilePeer) listen(lines *bufio.Scanner, work *Work, ready chan<- err
 	}
 }
 
-// addJobsSQL is what graphile-worker's own addJobs sends.
-const addJobsSQL = `
-SELECT count(*) FROM graphile_worker.add_jobs(ARRAY(
-    SELECT ('bench', json_build_object('n', n), NULL, NULL, NULL, NULL, NULL, NULL)::graphile_worker.job_spec
-      FROM generate_series($1::bigint, $1::bigint + $2::bigint - 1) AS n))`
+// addJobsSQL is what graphile-worker's own addJobs sends; it answers with the jobs.
+const addJobsSQL = `SELECT * FROM graphile_worker.add_jobs(ARRAY(
+    SELECT json_populate_recordset(NULL::graphile_worker.job_spec, $1::json)), false)`
+
+// graphileSpec is a job as add_jobs reads it.
+type graphileSpec struct {
+	Identifier string  `json:"identifier"`
+	Payload    payload `json:"payload"`
+}
+
+// addJobs sends n jobs and reads the whole answer.
+func addJobs(ctx context.Context, db interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+}, first int64, n int,
+) error {
+	specs := make([]graphileSpec, n)
+	for i := range specs {
+		specs[i] = graphileSpec{Queue, payload{first + int64(i)}}
+	}
+	text, err := json.Marshal(specs)
+	if err != nil {
+		return err
+	}
+	rows, err := db.Query(ctx, addJobsSQL, string(text))
+	if err != nil {
+		return err
+	}
+	rows.Close() // reads what is left of them
+	return rows.Err()
+}
 
 func (g *graphilePeer) Batch(ctx context.Context, first int64, n int) error {
 	ctx, cancel := context.WithTimeout(ctx, callLimit)
 	defer cancel()
-	_, err := g.pool.Exec(ctx, addJobsSQL, first, n)
-	return err
+	return addJobs(ctx, g.pool, first, n)
 }
 
 func (g *graphilePeer) Single(ctx context.Context, n int64) error {
@@ -175,10 +199,7 @@ func (g *graphilePeer) Single(ctx context.Context, n int64) error {
 }
 
 func (g *graphilePeer) Commit(ctx context.Context, first int64, n int) (time.Time, error) {
-	return commit(ctx, g.pool, func(ctx context.Context, tx pgx.Tx) error {
-		_, err := tx.Exec(ctx, addJobsSQL, first, n)
-		return err
-	})
+	return commit(ctx, g.pool, func(ctx context.Context, tx pgx.Tx) error { return addJobs(ctx, tx, first, n) })
 }
 
 func (g *graphilePeer) Unfinished(ctx context.Context) (left bool, err error) {
