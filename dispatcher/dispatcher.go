@@ -255,10 +255,13 @@ type turn struct {
 }
 
 // A group has one turn under way, and a second one beside it when so many slots have become idle meanwhile: then one
-// session of PostgreSQL is not enough. Small turns never overlap: they would only be smaller.
+// session of PostgreSQL is not enough. Small turns never overlap: they would only be smaller. Outcomes ride with the next
+// turn; while one is under way they go by themselves only when they are many (measured: 255 turns for 100,000 jobs become
+// 110).
 const (
 	maxTurning = 2
-	secondTurn = 200
+	secondTurn = 1000
+	ownTurn    = 200
 )
 
 // plan takes what there is to do into a turn, nil if there is nothing, and says when to look again.
@@ -302,7 +305,7 @@ func (d *Dispatcher) plan(now time.Time) (*turn, time.Duration) {
 		d.begin(t)
 		return t, 0
 	}
-	if len(d.reports) > 0 && !d.flushing {
+	if len(d.reports) > 0 && !d.flushing && (d.inFlight == 0 || len(d.reports) >= ownTurn) {
 		t := &turn{reports: d.takeReports()}
 		d.flushing = true
 		d.begin(t)

@@ -55,16 +55,21 @@ const finishedColumns = `id, queue, kind, payload, status, priority, max_retries
 // Index: jobs_pkey; job_attempts_live by job_id. Locks: the rows of jobs in id order, before anything is decided; it passes
 // over rows that others hold and reports them, so that a stranger's transaction holds up one job and not a node.
 // The reaper's word counts only if the lease has run out by now: an extension may have come in between.
+//
+// Plan trap, measured: without hash and merge joins (PlanSettings) every join of two CTEs compares each with each. So rows
+// are found by id in an index, arrays of ids stand for joins, and EXCEPT hashes.
 const finishSQL = `
 WITH outcome AS (
     SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::jsonb[], $5::jsonb[], $6::interval[], $7::boolean[],
                          $8::text[])
            AS o(job_id, stated, how, result, failure, delay, final, why)
+), clock AS MATERIALIZED (
+    SELECT clock_timestamp() AS ended
 ), target AS MATERIALIZED (
-    SELECT j.*, o.how, o.result, o.failure, o.delay, o.final, o.why, clock_timestamp() AS ended
-      FROM outcome o
+    SELECT j.*, o.how, o.result, o.failure, o.delay, o.final, o.why, clock.ended
+      FROM clock CROSS JOIN outcome o
       JOIN mini_asynq.jobs j ON j.id = o.job_id AND j.fence = o.stated AND j.locked_by IS NOT NULL
-     WHERE o.how <> 'lease_expired' OR j.lease_expires_at <= clock_timestamp()
+     WHERE o.how <> 'lease_expired' OR j.lease_expires_at <= clock.ended
      ORDER BY j.id
        FOR UPDATE OF j SKIP LOCKED
 ), verdict AS MATERIALIZED (
@@ -98,9 +103,13 @@ WITH outcome AS (
      WHERE j.id = v.id AND v.next IN ('completed', 'cancelled', 'dead')
        AND (SELECT set_config('mini_asynq.moving', 'on', true)) = 'on'
 ), past AS (
-    DELETE FROM mini_asynq.job_attempts_live a USING verdict v
-     WHERE a.job_id = v.id AND v.next IN ('completed', 'cancelled', 'dead')
-    RETURNING a.*, CASE v.next WHEN 'dead' THEN 'dead' ELSE 'done' END::mini_asynq.attempt_home AS home, v.ended
+    DELETE FROM mini_asynq.job_attempts_live
+     WHERE job_id = ANY (ARRAY(SELECT id FROM verdict WHERE next IN ('completed', 'cancelled')))
+    RETURNING *, 'done'::mini_asynq.attempt_home AS home
+), past_of_dead AS (
+    DELETE FROM mini_asynq.job_attempts_live
+     WHERE job_id = ANY (ARRAY(SELECT id FROM verdict WHERE next = 'dead'))
+    RETURNING *, 'dead'::mini_asynq.attempt_home AS home
 ), attempt_rows AS (
     INSERT INTO mini_asynq.job_attempts (job_id, attempt_number, kept, job_finished_at, started_at, completed_at, status,
                                          fence, worker, wait_ms, error_type, error_message, error_stack)
@@ -115,9 +124,9 @@ WITH outcome AS (
            failure->>'type', failure->>'message', failure->>'stack'
       FROM verdict WHERE next NOT IN ('scheduled', 'pending')
     UNION ALL
-    SELECT job_id, attempt_number, home, ended, started_at, completed_at, status,
+    SELECT job_id, attempt_number, home, (SELECT ended FROM clock), started_at, completed_at, status,
            fence, worker, wait_ms, error_type, error_message, error_stack
-      FROM past
+      FROM (TABLE past UNION ALL TABLE past_of_dead) AS earlier
 ), finished AS (
     INSERT INTO mini_asynq.jobs_finished (` + finishedColumns + `)
     SELECT id, queue, kind, payload, next, priority, max_retries, run_at, created_at, ended, idempotency_key,
@@ -135,9 +144,12 @@ WITH outcome AS (
 )
 SELECT id, fence, next::text, CASE WHEN next IN ('retrying', 'scheduled') THEN delay END FROM verdict
  UNION ALL
-SELECT j.id, j.fence, '', NULL FROM outcome o
-  JOIN mini_asynq.jobs j ON j.id = o.job_id AND j.fence = o.stated AND j.locked_by IS NOT NULL
- WHERE NOT EXISTS (SELECT FROM target t WHERE t.id = j.id)`
+(SELECT j.id, j.fence, '', NULL::interval
+   FROM outcome o
+   JOIN mini_asynq.jobs j ON j.id = o.job_id AND j.fence = o.stated AND j.locked_by IS NOT NULL
+  WHERE (SELECT count(*) FROM outcome) > (SELECT count(*) FROM target)
+ EXCEPT
+ SELECT id, fence, '', NULL FROM target)`
 
 // splitOutcomes returns the places of the outcomes that completedSQL may end, and of the others.
 func splitOutcomes(outcomes []Outcome) (plain, other []int) {

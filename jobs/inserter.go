@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync/atomic"
 	"time"
 )
@@ -158,6 +159,10 @@ func (in *Inserter) Run(ctx context.Context) error {
 	return nil
 }
 
+// maxYields is how often a committer lets others run before it is sure that nobody else is coming. Where nothing else is
+// to run, a yield takes well below a microsecond.
+const maxYields = 4
+
 func (in *Inserter) commitLoop(ctx context.Context) {
 	calls := make([]*enqueueCall, 0, 256)
 	for {
@@ -167,16 +172,18 @@ func (in *Inserter) commitLoop(ctx context.Context) {
 		case call := <-in.waiting:
 			calls = append(calls[:0], call)
 		}
-		// Everybody who waits at this moment rides along.
+		// Everybody who waits at this moment rides along, and who is about to: the callers of the commit that has just
+		// ended are on their way back, and without them each commit would be a third of what it could be (measured).
 		n := len(calls[0].rows)
-	fill:
-		for n < in.config.MaxRows {
+		for yields := 0; n < in.config.MaxRows && yields < maxYields; {
 			select {
 			case call := <-in.waiting:
 				calls = append(calls, call)
 				n += len(call.rows)
+				yields = 0
 			default:
-				break fill
+				runtime.Gosched()
+				yields++
 			}
 		}
 		in.commit(context.WithoutCancel(ctx), calls, n)
