@@ -186,7 +186,9 @@ func skipBlanks(raw []byte, i int) int {
 	return i
 }
 
-func escapePointer(s string) string { return strings.NewReplacer("~", "~0", "/", "~1").Replace(s) }
+func escapePointer(s string) string { return pointerEscapes.Replace(s) }
+
+var pointerEscapes = strings.NewReplacer("~", "~0", "/", "~1")
 
 func (v value) isNull() bool { return string(v.raw) == "null" }
 
