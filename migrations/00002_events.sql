@@ -219,22 +219,29 @@ $$;
 -- +goose StatementEnd
 
 -- +goose StatementBegin
--- wake tells the pacer that there is something to publish, if it sleeps. A committing NOTIFY takes a cluster-wide lock
--- through its WAL flush, so nobody pays for one while the pacer is awake. The caller must own a transaction id before
--- (it has written): the pacer's way to sleep relies on it (events.Pacer).
--- No SET search_path, which costs every commit: it runs with the rights of its caller, and names are qualified.
--- Also for people: after COMMIT PREPARED, or after a transaction that ran with mini_asynq.notify = off.
+-- pacer_sleeps tells whether a writer has to NOTIFY. A committing NOTIFY takes a cluster-wide lock through its WAL flush,
+-- so nobody pays for one while the pacer is awake. The caller must own a transaction id before (it has written): the
+-- pacer's way to sleep relies on it (events.Pacer). One expression that PostgreSQL inlines: triggers ask it for each
+-- statement. PostgreSQL refuses PREPARE TRANSACTION after a NOTIFY: such a writer switches it off.
+CREATE FUNCTION mini_asynq.pacer_sleeps() RETURNS boolean
+    LANGUAGE sql VOLATILE
+AS $$
+    SELECT pg_catalog.current_setting('mini_asynq.notify', true) IS DISTINCT FROM 'off'
+       AND coalesce(pg_catalog.pg_sequence_last_value('mini_asynq.promise'::pg_catalog.regclass), 0)::pg_catalog.float8
+           OPERATOR(pg_catalog.<) (pg_catalog.date_part('epoch', pg_catalog.clock_timestamp()) OPERATOR(pg_catalog.*) 1000::pg_catalog.float8)
+$$;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+-- wake tells the pacer that there is something to publish, if it sleeps. For people: after COMMIT PREPARED, or after a
+-- transaction that ran with mini_asynq.notify = off.
 CREATE FUNCTION mini_asynq.wake() RETURNS void
     LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    -- PostgreSQL refuses PREPARE TRANSACTION after a NOTIFY: such a writer switches it off.
-    IF pg_catalog.current_setting('mini_asynq.notify', true) IS NOT DISTINCT FROM 'off' THEN
-        RETURN;
-    END IF;
-    IF (SELECT last_value FROM mini_asynq.promise)
-       OPERATOR(pg_catalog.<) (pg_catalog.date_part('epoch', pg_catalog.clock_timestamp()) OPERATOR(pg_catalog.*) 1000) THEN
-        PERFORM pg_catalog.pg_notify('mini_asynq', 'hint');
+    IF mini_asynq.pacer_sleeps() THEN
+        PERFORM pg_notify('mini_asynq', 'hint');
     END IF;
 END
 $$;
@@ -255,8 +262,8 @@ BEGIN
     SELECT id, version, coalesce(mini_asynq.step_code(from_status, status), mini_asynq.illegal_step(from_status, status)),
            mini_asynq.priority_code(priority), attempt, queue, kind, tags, actor, run_at, comment, source
       FROM inserted;
-    IF FOUND THEN
-        PERFORM mini_asynq.wake();
+    IF FOUND AND mini_asynq.pacer_sleeps() THEN
+        PERFORM pg_notify('mini_asynq', 'hint');
     END IF;
     RETURN NULL;
 END
@@ -294,8 +301,8 @@ BEGIN
            CASE WHEN from_status = status AND cause = 'progress' THEN progress END
       FROM updated
      WHERE from_status IS NOT NULL;
-    IF FOUND THEN
-        PERFORM mini_asynq.wake();
+    IF FOUND AND mini_asynq.pacer_sleeps() THEN
+        PERFORM pg_notify('mini_asynq', 'hint');
     END IF;
     RETURN NULL;
 END
@@ -321,8 +328,8 @@ BEGIN
                 jsonb_build_object('type', error->'type', 'message', left(error->>'message', 1024),
                                    'fingerprint', error->'fingerprint') END
       FROM inserted;
-    IF FOUND THEN
-        PERFORM mini_asynq.wake();
+    IF FOUND AND mini_asynq.pacer_sleeps() THEN
+        PERFORM pg_notify('mini_asynq', 'hint');
     END IF;
     RETURN NULL;
 END
@@ -355,8 +362,8 @@ BEGIN
            coalesce(nullif(current_setting('mini_asynq.actor', true), ''), 'sql:' || session_user),
            nullif(current_setting('mini_asynq.comment', true), '')
       FROM old_rows;
-    IF FOUND THEN
-        PERFORM mini_asynq.wake();
+    IF FOUND AND mini_asynq.pacer_sleeps() THEN
+        PERFORM pg_notify('mini_asynq', 'hint');
     END IF;
     RETURN NULL;
 END
@@ -491,7 +498,7 @@ DROP TRIGGER jobs_insert_by_hand ON mini_asynq.jobs;
 DROP FUNCTION mini_asynq.queues_changed(), mini_asynq.jobs_finished_status_fixed(), mini_asynq.jobs_insert_by_hand(),
     mini_asynq.jobs_update_without_version(), mini_asynq.jobs_finished_deleted(), mini_asynq.jobs_deleted(),
     mini_asynq.jobs_finished_inserted(), mini_asynq.jobs_updated(), mini_asynq.jobs_inserted(),
-    mini_asynq.wake(), mini_asynq.identity();
+    mini_asynq.wake(), mini_asynq.pacer_sleeps(), mini_asynq.identity();
 DROP SEQUENCE mini_asynq.promise;
 DROP VIEW mini_asynq.events, mini_asynq.legal_steps;
 DROP TABLE mini_asynq.outbox_past, mini_asynq.ticks, mini_asynq.epochs, mini_asynq.outbox, mini_asynq.event_codes;

@@ -233,7 +233,9 @@ func TestStopGivesHandlersTheirGraceAndTakesNoLonger(t *testing.T) {
 			f := setup(t)
 			block := make(chan struct{})
 			causes := make(chan error, 1)
+			started := make(chan struct{})
 			n := f.start(workers.Config{Grace: 300 * time.Millisecond, Slots: 1, Registry: handler(func(ctx context.Context, _ *jobs.Claimed) error {
+				close(started)
 				<-ctx.Done()
 				causes <- context.Cause(ctx)
 				if deaf {
@@ -243,9 +245,10 @@ func TestStopGivesHandlersTheirGraceAndTakesNoLonger(t *testing.T) {
 			})})
 			id := f.enqueue(jobs.Params{Queue: "q"})[0]
 			waiting := f.enqueue(jobs.Params{Queue: "q"})[0]
-			f.await(id, jobs.Running)
+			// Claimed is not enough: what is stopped before it was handed out is given back unstarted.
+			pgtest.Receive(t, started, 10*time.Second, "the handler runs")
 			require.Less(t, n.stop(), 300*time.Millisecond+2*time.Second)
-			require.ErrorIs(t, <-causes, jobs.ErrShutdown)
+			require.ErrorIs(t, pgtest.Receive(t, causes, 5*time.Second, "the handler is told"), jobs.ErrShutdown)
 			job := f.get(id)
 			require.Equal(t, jobs.Pending, job.Status, "given back")
 			require.Zero(t, job.Attempt, "without spending an attempt")
