@@ -66,11 +66,15 @@ func readLimited(c *gin.Context, limit int64) ([]byte, error) {
 // of its body. It waits when the body is there, so that a slow caller keeps nobody out.
 const (
 	batchBytes = 2 * maxBatch    // of bodies at once
+	batchSmall = 256 << 10       // up to this a body is let in without asking: it need not wait behind a large one
 	batchWait  = 5 * time.Second // for room
 )
 
 // admitBatch waits for room for a body of so many bytes; release gives it back.
 func (s *Server) admitBatch(ctx context.Context, size int64) (release func(), err error) {
+	if size <= batchSmall {
+		return func() {}, nil
+	}
 	ctx, cancel := context.WithTimeout(ctx, batchWait)
 	defer cancel()
 	if err := s.batches.Acquire(ctx, size); err != nil {

@@ -26,6 +26,7 @@ type Dispatcher struct {
 	mu         sync.Mutex // guards what follows; nothing blocks under it
 	groups     map[string]*group
 	reports    []report      // outcomes that wait for a turn
+	reportedAt time.Time     // when the first of them came
 	inFlight   int           // turns under way
 	flushing   bool          // one of them carries outcomes alone
 	storing    int           // outcomes in turns under way
@@ -183,6 +184,9 @@ func (d *Dispatcher) LastSuccess() time.Time { return d.timers.lastSuccess() }
 // report takes an outcome; Work.Finish calls it.
 func (d *Dispatcher) report(r report) {
 	d.mu.Lock()
+	if len(d.reports) == 0 {
+		d.reportedAt = time.Now() // monotonic
+	}
 	d.reports = append(d.reports, r)
 	d.mu.Unlock()
 	d.poke()
@@ -256,12 +260,14 @@ type turn struct {
 
 // A group has one turn under way, and a second one beside it when so many slots have become idle meanwhile: then one
 // session of PostgreSQL is not enough. Small turns never overlap: they would only be smaller. Outcomes ride with the next
-// turn; while one is under way they go by themselves only when they are many (measured: 255 turns for 100,000 jobs become
-// 110).
+// turn; while one is under way they go by themselves only when they are many, or have waited (measured: 255 turns for
+// 100,000 jobs become 110).
 const (
 	maxTurning = 2
 	secondTurn = 1000
 	ownTurn    = 200
+	// ownTurnAfter is how long they wait for a turn that is under way: its connection may hang.
+	ownTurnAfter = 50 * time.Millisecond
 )
 
 // plan takes what there is to do into a turn, nil if there is nothing, and says when to look again.
@@ -287,7 +293,7 @@ func (d *Dispatcher) plan(now time.Time) (*turn, time.Duration) {
 	wait := time.Hour
 	for _, g := range d.groups {
 		idle := min(g.idle()-g.reserved, d.config.MaxTurn)
-		if d.draining || idle <= 0 || g.turning == maxTurning || g.turning > 0 && idle < secondTurn {
+		if d.draining || idle <= 0 || g.turning == maxTurning || g.turning > 0 && idle < min(secondTurn, d.config.MaxTurn) {
 			continue
 		}
 		queues := g.plan(idle, now)
@@ -305,11 +311,15 @@ func (d *Dispatcher) plan(now time.Time) (*turn, time.Duration) {
 		d.begin(t)
 		return t, 0
 	}
-	if len(d.reports) > 0 && !d.flushing && (d.inFlight == 0 || len(d.reports) >= ownTurn) {
-		t := &turn{reports: d.takeReports()}
-		d.flushing = true
-		d.begin(t)
-		return t, 0
+	if len(d.reports) > 0 && !d.flushing {
+		patience := ownTurnAfter - now.Sub(d.reportedAt)
+		if d.inFlight == 0 || len(d.reports) >= ownTurn || patience <= 0 || d.draining || d.idleCh != nil {
+			t := &turn{reports: d.takeReports()}
+			d.flushing = true
+			d.begin(t)
+			return t, 0
+		}
+		wait = min(wait, patience)
 	}
 	return nil, wait
 }
@@ -393,11 +403,12 @@ func (d *Dispatcher) run(ctx context.Context, t *turn) error {
 
 // settle tells what became of outcomes.
 func (d *Dispatcher) settle(reports []report, verdicts []jobs.Verdict) {
-	d.leases.drop(reports, func(i int) bool { return !verdicts[i].Busy })
+	d.leases.drop(reports, verdicts)
 	var busy []report
 	for i, r := range reports {
 		v := verdicts[i]
 		if v.Busy {
+			r.outcome = r.outcome.Patient() // or it would wait again, and the whole turn with it
 			busy = append(busy, r)
 			continue
 		}

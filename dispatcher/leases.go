@@ -48,11 +48,11 @@ func (l *leases) hold(works []*Work) {
 }
 
 // drop ends the keeping of attempts whose outcome is stored, where it is still theirs.
-func (l *leases) drop(reports []report, stored func(i int) bool) {
+func (l *leases) drop(reports []report, verdicts []jobs.Verdict) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for i, r := range reports {
-		if stored(i) && l.held[r.work.Job.ID] == r.work {
+		if !verdicts[i].Busy && l.held[r.work.Job.ID] == r.work {
 			delete(l.held, r.work.Job.ID)
 		}
 	}

@@ -130,7 +130,7 @@ func bringForward(ctx context.Context, tx pgx.Tx, id uuid.UUID, delay time.Durat
 	return err
 }
 
-// redriveSQL moves a dead job back to the live ones. Index: the primary keys, by id, one probe per partition of dead
+// redriveSQL moves a dead job back to the live ones. Indexes jobs_finished_id, job_attempts_job: one probe per partition of dead
 // jobs.
 const redriveSQL = `
 WITH gone AS (

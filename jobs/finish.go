@@ -60,7 +60,7 @@ const finishedColumns = `id, queue, kind, payload, status, priority, max_retries
 // are found by id in an index, arrays of ids stand for joins, and EXCEPT hashes.
 const finishSQL = `
 WITH outcome AS (
-    SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::jsonb[], $5::jsonb[], $6::interval[], $7::boolean[],
+    SELECT DISTINCT ON (job_id, stated) * FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::jsonb[], $5::jsonb[], $6::interval[], $7::boolean[],
                          $8::text[])
            AS o(job_id, stated, how, result, failure, delay, final, why)
 ), clock AS MATERIALIZED (
@@ -237,11 +237,10 @@ func readFinish(answers pgx.BatchResults, outcomes []Outcome, places []int, verd
 // those of the database being away; what the fences said is in the verdicts, in the order of outcomes.
 func Finish(ctx context.Context, db DB, outcomes []Outcome) ([]Verdict, error) {
 	// The statement of the common case waits for rows that others hold; this one is asked when that took too long.
-	careful := slices.Clone(outcomes)
-	for i := range careful {
-		careful[i].retried = true
+	outcomes = slices.Clone(outcomes)
+	for i := range outcomes {
+		outcomes[i] = outcomes[i].Patient()
 	}
-	outcomes = careful
 	result, err := Turn{Outcomes: outcomes}.Do(ctx, db)
 	switch {
 	case err == nil:

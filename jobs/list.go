@@ -97,7 +97,7 @@ type Filter struct {
 type Sort string
 
 // The orders that lists know. Newest first goes by id: ids are UUIDv7, so they follow the order of creation, and the
-// primary key serves it.
+// indexes by id serve it.
 const (
 	ByCreated      Sort = "created_at"
 	ByCreatedDesc  Sort = "-created_at"

@@ -33,7 +33,8 @@ type Outcome struct {
 	Final  bool            // failed: no retry, whatever is left of the budget
 	Cause  string          // released: shutdown, worker, lost_claim
 
-	retried bool // the attempt before this one left rows in job_attempts
+	// The attempt before this one left rows in job_attempts, or the outcome is Patient: not for completedSQL.
+	retried bool
 }
 
 // Complete is the outcome of a handler that returned no error.
@@ -92,6 +93,12 @@ func SnoozeFor(j *Job, delay time.Duration) Outcome {
 // Release gives a claim back unfinished. The attempt is given back. cause is shutdown, worker or lost_claim.
 func Release(j *Job, cause string) Outcome {
 	return Outcome{JobID: j.ID, Fence: j.Fence, Kind: OutcomeReleased, Cause: cause, retried: j.Attempt > 1}
+}
+
+// Patient is the outcome as one that never waits for a row which somebody else holds: its verdict is Busy then.
+func (o Outcome) Patient() Outcome {
+	o.retried = true
+	return o
 }
 
 // Verdict is what became of an outcome.

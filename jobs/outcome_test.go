@@ -622,6 +622,56 @@ func TestForeignRowLockHoldsUpOneJobOnly(t *testing.T) {
 	require.True(t, f.finish(jobs.Complete(held, nil))[0].Landed)
 }
 
+// TestPatientOutcomeNeverWaits: said again in a turn, the word about a held row must not wait for it once more.
+func TestPatientOutcomeNeverWaits(t *testing.T) {
+	f := setup(t)
+	f.enqueue(jobs.Params{Queue: "q"}, jobs.Params{Queue: "q"})
+	claimed := f.claim("q", 2)
+	stranger, err := f.Begin(t.Context())
+	require.NoError(t, err)
+	_, _, err = jobs.CancelJob(t.Context(), stranger, claimed[0].ID, jobs.Act{})
+	require.NoError(t, err)
+	result, err := jobs.Turn{Outcomes: []jobs.Outcome{
+		jobs.Complete(&claimed[0].Job, nil).Patient(), jobs.Complete(&claimed[1].Job, nil),
+	}}.Do(t.Context(), f)
+	require.NoError(t, err)
+	require.True(t, result.Verdicts[0].Busy)
+	require.True(t, result.Verdicts[1].Landed)
+	require.NoError(t, stranger.Rollback(t.Context()))
+}
+
+// TestOutcomeSaidTwiceEndsOneJob: also within one batch.
+func TestOutcomeSaidTwiceEndsOneJob(t *testing.T) {
+	f := setup(t)
+	id := f.enqueue(jobs.Params{Queue: "q", MaxRetries: jobs.Retries(0)})[0].ID
+	dead := jobs.Fail(&f.claim("q", 1)[0].Job, failure(), 0)
+	f.finish(dead, dead)
+	require.Equal(t, 1, f.count(`SELECT count(*) FROM mini_asynq.jobs_finished`))
+	require.Len(t, f.attempts(id), 1)
+	require.Equal(t, []string{"job.enqueued", "job.started", "job.dead"}, f.events(id))
+}
+
+// TestPublicationOfAllTablesIsNoHindrance: logical replication of the whole database refuses deletes from tables without
+// a replica identity.
+func TestPublicationOfAllTablesIsNoHindrance(t *testing.T) {
+	f := setup(t)
+	_, err := f.Exec(t.Context(), `CREATE PUBLICATION everything FOR ALL TABLES`)
+	require.NoError(t, err)
+	id := f.enqueue(jobs.Params{Queue: "q", MaxRetries: jobs.Retries(1)})[0].ID
+	f.finish(jobs.Fail(&f.claim("q", 1)[0].Job, failure(), 0))
+	_, err = jobs.Promote(t.Context(), f, 10)
+	require.NoError(t, err)
+	f.finish(jobs.Fail(&f.claim("q", 1)[0].Job, failure(), 0))
+	require.Equal(t, jobs.Dead, f.get(id).Status)
+	_, err = jobs.RetryJob(t.Context(), f, id, 0, jobs.Act{})
+	require.NoError(t, err)
+	f.finish(jobs.Complete(&f.claim("q", 1)[0].Job, nil))
+	require.Equal(t, jobs.Completed, f.get(id).Status)
+	require.Len(t, f.attempts(id), 3)
+	require.NoError(t, jobs.DeleteJob(t.Context(), f, id, jobs.Act{}))
+	require.Zero(t, f.count(`SELECT count(*) FROM mini_asynq.all_jobs`))
+}
+
 // TestReleaseByHandGivesTheAttemptBack: the row must be claimable again, also in its last attempt.
 func TestReleaseByHandGivesTheAttemptBack(t *testing.T) {
 	f := setup(t)

@@ -457,6 +457,16 @@ END
 $$;
 -- +goose StatementEnd
 
+-- Tables without a primary key: under a publication FOR ALL TABLES PostgreSQL refuses to delete from one that has no
+-- replica identity. It costs nothing unless wal_level is logical.
+ALTER TABLE mini_asynq.jobs_done_default REPLICA IDENTITY FULL;
+ALTER TABLE mini_asynq.jobs_dead_default REPLICA IDENTITY FULL;
+ALTER TABLE mini_asynq.job_attempts_live REPLICA IDENTITY FULL;
+ALTER TABLE mini_asynq.job_attempts_done_default REPLICA IDENTITY FULL;
+ALTER TABLE mini_asynq.job_attempts_dead_default REPLICA IDENTITY FULL;
+ALTER TABLE mini_asynq.outbox_default REPLICA IDENTITY FULL;
+ALTER TABLE mini_asynq.outbox_past REPLICA IDENTITY FULL;
+
 CREATE TRIGGER jobs_insert_by_hand BEFORE INSERT ON mini_asynq.jobs FOR EACH ROW
     WHEN (NEW.kind IS NULL OR NEW.attempt_limit IS NULL OR NEW.status = 'pending' AND NEW.run_at > clock_timestamp())
     EXECUTE FUNCTION mini_asynq.jobs_insert_by_hand();

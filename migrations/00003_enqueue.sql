@@ -158,12 +158,12 @@ BEGIN
         IF pause IS NULL THEN
             PERFORM mini_asynq.refuse('delay', 'a duration such as 90s, 1h30m or 7d');
         END IF;
-        IF pause > interval '3653 days' THEN
+        IF pause > interval '87672 hours' THEN
             PERFORM mini_asynq.refuse('delay', 'at most 10 years ahead');
         END IF;
         due := stamp + pause;
     END IF;
-    IF due > stamp + interval '3653 days' THEN
+    IF due > stamp + interval '87672 hours' THEN -- as jobs_run_at_bound
         PERFORM mini_asynq.refuse(CASE WHEN opt ? 'delay' THEN 'delay' ELSE 'run_at' END, 'at most 10 years ahead');
     END IF;
 

@@ -70,6 +70,8 @@ BEGIN
         RETURN;
     END IF;
     EXECUTE format('CREATE TABLE IF NOT EXISTS mini_asynq.%I (LIKE mini_asynq.%I INCLUDING ALL)', part, parent_name);
+    -- LIKE does not copy it (see 00002).
+    EXECUTE format('ALTER TABLE mini_asynq.%I REPLICA IDENTITY FULL', part);
     EXECUTE format('ALTER TABLE mini_asynq.%I ATTACH PARTITION mini_asynq.%I FOR VALUES FROM (%L) TO (%L)',
                    parent_name, part, begins, begins + rule.span);
 END

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"net/url"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -66,10 +67,13 @@ func TestHandlersSteerWhatBecomesOfAJob(t *testing.T) {
 			runtime.Goexit()
 		case "after":
 			return jobs.RetryAfter(time.Hour, boom)
+		case "typed-nil":
+			var nothing *url.Error
+			return nothing // not nil, and it panics when it is asked
 		}
 		return nil
 	})})
-	kinds := []string{"fail-once", "never", "unwanted", "snooze", "panic", "goexit", "after", "fine"}
+	kinds := []string{"fail-once", "never", "unwanted", "snooze", "panic", "goexit", "after", "fine", "typed-nil"}
 	params := make([]jobs.Params, len(kinds))
 	for i, kind := range kinds {
 		params[i] = jobs.Params{Queue: "q", Kind: kind, MaxRetries: jobs.Retries(1)}
@@ -90,6 +94,7 @@ func TestHandlersSteerWhatBecomesOfAJob(t *testing.T) {
 	after := f.await(ids[6], jobs.Retrying)
 	require.WithinDuration(t, time.Now().Add(time.Hour), after.RunAt, 7*time.Minute)
 	f.await(ids[7], jobs.Completed)
+	require.Equal(t, "PanicError", f.await(ids[8], jobs.Dead).Error.Type)
 	f.requireInvariants(invariants.Always)
 }
 

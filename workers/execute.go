@@ -97,10 +97,14 @@ func (p *Pool) abandonLate(done <-chan struct{}) {
 			return
 		case now := <-ticker.C:
 			p.each(func(a *attempt) {
-				if now.Before(a.giveUpAt) || !a.phase.CompareAndSwap(attemptRuns, attemptAbandoned) {
+				if now.Before(a.giveUpAt) || a.phase.Load() != attemptRuns {
 					return
 				}
-				p.abandoned.Add(1)
+				p.abandoned.Add(1) // before its slot can take it off again
+				if !a.phase.CompareAndSwap(attemptRuns, attemptAbandoned) {
+					p.abandoned.Add(-1)
+					return
+				}
 				p.finish(a.work, p.timedOut(a.work.Job, a.timeout))
 			})
 		}
@@ -135,9 +139,16 @@ func (e *PanicError) Error() string {
 	return fmt.Sprintf("panic: %v", e.Value)
 }
 
-// classify makes an outcome of what a handler returned.
-func (p *Pool) classify(ctx context.Context, h *jobs.Handling, err error) jobs.Outcome {
+// classify makes an outcome of what a handler returned. The error is the handler's code, too: one that panics when it is
+// asked (a nil pointer in an interface) fails the attempt and not the node.
+func (p *Pool) classify(ctx context.Context, h *jobs.Handling, err error) (outcome jobs.Outcome) {
 	job := &h.Job.Job
+	defer func() {
+		if value := recover(); value != nil {
+			failure := failureOf(job.Kind, &PanicError{Value: value, Stack: string(debug.Stack())})
+			outcome = jobs.Fail(job, failure, p.config.Retry.Next(job.BudgetAttempts()))
+		}
+	}()
 	var steer *jobs.SteerError
 	cause := context.Cause(ctx)
 	switch {
