@@ -265,9 +265,9 @@ type turn struct {
 const (
 	maxTurning = 2
 	secondTurn = 1000
-	ownTurn    = 200
+	ownTurn    = 1000
 	// ownTurnAfter is how long they wait for a turn that is under way: its connection may hang.
-	ownTurnAfter = 50 * time.Millisecond
+	ownTurnAfter = 200 * time.Millisecond
 )
 
 // plan takes what there is to do into a turn, nil if there is nothing, and says when to look again.
@@ -336,6 +336,7 @@ func (d *Dispatcher) takeReports() []report {
 	n := min(len(d.reports), d.config.MaxTurn)
 	taken := d.reports[:n:n]
 	d.reports = d.reports[n:]
+	d.reportedAt = time.Now() // monotonic: a full turn was just taken, the rest has not been waiting for a slow one
 	return taken
 }
 
