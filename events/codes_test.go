@@ -29,10 +29,9 @@ func TestCodeOfNewerVersionIsLearned(t *testing.T) {
 	require.NoError(t, err)
 	defer func() { require.NoError(t, conn.Close(t.Context())) }()
 	for _, sql := range []string{
-		`ALTER TABLE mini_asynq.outbox DROP CONSTRAINT outbox_code`,
 		`ALTER TYPE mini_asynq.event_type ADD VALUE 'queue.renamed'`,
 		`INSERT INTO mini_asynq.event_codes (code, event) VALUES (199, 'queue.renamed')`,
-		`INSERT INTO mini_asynq.outbox (code, queue) VALUES (121, 'a'), (199, 'b'), (121, 'c')`,
+		`SELECT mini_asynq.note(code, queue, NULL, NULL, NULL, NULL) FROM (VALUES (121, 'a'), (199, 'b'), (121, 'c')) AS n(code, queue)`,
 		`SELECT mini_asynq.wake()`,
 	} {
 		_, err := conn.Exec(t.Context(), sql)

@@ -38,7 +38,7 @@ func (d *decoder) name(raw []byte) string {
 
 // event decodes one row; the first column is the first position of its tick.
 func (d *decoder) event(v [][]byte) (e *Event, tick int64, err error) {
-	if len(v) != 25 || len(v[0]) != 8 || len(v[1]) != 8 || len(v[2]) != 8 || len(v[3]) != 4 || len(v[4]) != 2 || len(v[5]) != 2 {
+	if len(v) != 25 || len(v[0]) != 8 || len(v[1]) != 8 || len(v[2]) != 8 || len(v[4]) != 2 {
 		return nil, 0, errShape
 	}
 	what, ok := d.codes[int2of(v[4])]
@@ -48,7 +48,6 @@ func (d *decoder) event(v [][]byte) (e *Event, tick int64, err error) {
 	e = &Event{
 		XID:     uint64(int8of(v[1])), //nolint:gosec // a transaction id below 2^63
 		At:      timeOf(v[2]),
-		Attempt: int(int32(binary.BigEndian.Uint32(v[3]))), //nolint:gosec // an int4
 		Type:    what.event,
 		From:    what.from,
 		Status:  what.to,
@@ -66,8 +65,13 @@ func (d *decoder) event(v [][]byte) (e *Event, tick int64, err error) {
 		Error:   jsonb(v[23]),
 		Data:    jsonb(v[24]),
 	}
-	if p := int(int2of(v[5])); p > 0 && p < len(priorities) {
-		e.Priority = priorities[p]
+	if len(v[3]) == 4 {
+		e.Attempt = int(int32(binary.BigEndian.Uint32(v[3]))) //nolint:gosec // an int4
+	}
+	if len(v[5]) == 2 {
+		if p := int(int2of(v[5])); p > 0 && p < len(priorities) {
+			e.Priority = priorities[p]
+		}
 	}
 	if v[6] != nil {
 		if copy(e.JobID[:], v[6]) != 16 || len(v[7]) != 8 {

@@ -11,17 +11,40 @@ import (
 	"github.com/mini-asynq/mini-asynq/jobs"
 )
 
-// historySQL reads the events of one job in the present epoch, with their positions. The rows come by the index
-// outbox_job. The tick of an event is the first one whose snapshot sees its transaction (visibility is monotone);
-// ticks_at leads there, because no tick is older than the events it holds, and the search without it covers a clock
-// that was set back. The position is the first one of the tick plus the rank in it.
+// historySQL reads the events of one job in the present epoch, with their positions. There is no index by job: it would be
+// paid for with each event, and few histories are ever asked for. Instead the job's row names the transaction of its latest
+// event, and each event that of the one before; so the way goes back step by step, by the index outbox_xid. It ends at the
+// first event, or where retention or a new epoch took the rest away. Of a transaction with a million events only the ids
+// are compared.
+//
+// The tick of an event is the first one whose snapshot sees its transaction (visibility is monotone); ticks_at leads there,
+// because no tick is older than the events it holds, and the search without it covers a clock that was set back. The
+// position is the first one of the tick plus the rank in it.
 const historySQL = `
-WITH mine AS MATERIALIZED (
-    SELECT * FROM mini_asynq.outbox WHERE job_id = $1 AND job_version > $2 ORDER BY job_version LIMIT $3
+WITH RECURSIVE way AS (
+    SELECT event_xid AS xid FROM (SELECT event_xid FROM mini_asynq.jobs WHERE id = $1
+                                   UNION ALL
+                                  SELECT event_xid FROM mini_asynq.jobs_finished WHERE id = $1) j
+     UNION ALL
+    SELECT earliest.prev_xid
+      FROM way
+     CROSS JOIN LATERAL (
+           SELECT e.prev_xid, e.job_version
+             FROM mini_asynq.outbox o CROSS JOIN LATERAL ` + unnestEvents + `
+            WHERE o.xid = way.xid AND $1 = ANY (o.job_ids) AND e.job_id = $1
+            ORDER BY e.job_version LIMIT 1) earliest
+     WHERE earliest.prev_xid IS NOT NULL AND earliest.job_version > $2 + 1
+), mine AS MATERIALIZED (
+    SELECT o.id, o.xid, o.at, e.*
+      FROM way
+      JOIN mini_asynq.outbox o ON o.xid = way.xid AND $1 = ANY (o.job_ids)
+     CROSS JOIN LATERAL ` + unnestEvents + `
+     WHERE e.job_id = $1 AND e.job_version > $2
+     ORDER BY e.job_version LIMIT $3
 ), epoch AS MATERIALIZED (
     SELECT max(epoch) AS epoch FROM mini_asynq.epochs
 ), placed AS (
-    SELECT m.id AS event_id, t.*
+    SELECT m.id AS row_id, m.place, t.*
       FROM mine m
       CROSS JOIN LATERAL (
            SELECT coalesce(
@@ -34,14 +57,15 @@ WITH mine AS MATERIALIZED (
       JOIN mini_asynq.ticks t ON t.epoch = (SELECT epoch FROM epoch) AND t.first_seq = f.first_seq
 )
 SELECT p.first_seq
-     + (SELECT count(*) FROM mini_asynq.outbox x
+     + (SELECT coalesce(sum(x.n), 0) FROM mini_asynq.outbox x
          WHERE x.xid >= pg_snapshot_xmax(p.prev_snap) AND x.xid < pg_snapshot_xmax(p.snap)
-           AND pg_visible_in_snapshot(x.xid, p.snap) AND x.id < o.id)
-     + (SELECT count(*) FROM pg_snapshot_xip(p.prev_snap) AS late JOIN mini_asynq.outbox x ON x.xid = late
-         WHERE pg_visible_in_snapshot(late, p.snap) AND x.id < o.id),
+           AND pg_visible_in_snapshot(x.xid, p.snap) AND x.id < e.id)
+     + (SELECT coalesce(sum(x.n), 0) FROM pg_snapshot_xip(p.prev_snap) AS late JOIN mini_asynq.outbox x ON x.xid = late
+         WHERE pg_visible_in_snapshot(late, p.snap) AND x.id < e.id)
+     + e.place - 1,
        ` + eventColumns + `
-  FROM mine o JOIN placed p ON p.event_id = o.id
- ORDER BY o.job_version`
+  FROM mine e JOIN placed p ON p.row_id = e.id AND p.place = e.place
+ ORDER BY e.job_version`
 
 // History returns the events of one job with a job_version above after, oldest first, at most limit. truncated says
 // that older ones are gone by retention or belong to an earlier epoch. Events that no tick has published yet are left

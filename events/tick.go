@@ -44,8 +44,9 @@ WITH epoch AS (
       LEFT JOIN LATERAL (SELECT first_seq, n, snap FROM mini_asynq.ticks
                           WHERE epoch = e.epoch ORDER BY first_seq DESC LIMIT 1) t ON true
 ), fresh AS MATERIALIZED (
-    SELECT (SELECT count(*) FROM mini_asynq.outbox o WHERE o.xid >= pg_snapshot_xmax((SELECT prev_snap FROM last)))
-         + (SELECT count(*) FROM last, pg_snapshot_xip(last.prev_snap) AS late
+    SELECT (SELECT coalesce(sum(o.n), 0) FROM mini_asynq.outbox o
+             WHERE o.xid >= pg_snapshot_xmax((SELECT prev_snap FROM last)))
+         + (SELECT coalesce(sum(o.n), 0) FROM last, pg_snapshot_xip(last.prev_snap) AS late
              JOIN mini_asynq.outbox o ON o.xid = late) AS n
 ), tick AS (
     INSERT INTO mini_asynq.ticks (epoch, first_seq, n, prev_snap, snap)
@@ -149,8 +150,10 @@ func beginEpoch(ctx context.Context, db jobs.DB) (begun bool, err error) {
 }
 
 // eventsSQL reads events from the position after (epoch $1, seq $2) on, at most $3 of them, of at most $4 ticks. Each
-// tick resolves as tickSQL counted it, but by its stored snapshots, so it may be read at any later time. The rows before
-// the position in its first tick are passed over.
+// tick resolves as tickSQL counted it, but by its stored snapshots, so it may be read at any later time.
+//
+// A tick may hold a million events of one transaction. So what its rows hold is looked at only for those that belong to
+// the page: first the rows are put in order by what is short in them, with the position of each one's last event.
 const eventsSQL = `
 WITH first AS MATERIALIZED (
     SELECT first_seq AS seq FROM mini_asynq.ticks WHERE epoch = $1 AND first_seq <= $2 + 1
@@ -158,24 +161,38 @@ WITH first AS MATERIALIZED (
 ), t AS MATERIALIZED (
     SELECT first_seq, prev_snap, snap FROM mini_asynq.ticks
      WHERE epoch = $1 AND first_seq >= coalesce((SELECT seq FROM first), 0) ORDER BY first_seq LIMIT $4
+), part AS MATERIALIZED (
+    SELECT t.first_seq, o.xid, o.id, o.n,
+           t.first_seq - 1 + sum(o.n) OVER (PARTITION BY t.first_seq ORDER BY o.id) AS last_seq
+      FROM t CROSS JOIN LATERAL (
+           SELECT o.xid, o.id, o.n FROM mini_asynq.outbox o
+            WHERE o.xid >= pg_snapshot_xmax(t.prev_snap) AND o.xid < pg_snapshot_xmax(t.snap)
+              AND pg_visible_in_snapshot(o.xid, t.snap)
+           UNION ALL
+           SELECT o.xid, o.id, o.n FROM pg_snapshot_xip(t.prev_snap) AS late
+             JOIN mini_asynq.outbox o ON o.xid = late
+            WHERE pg_visible_in_snapshot(late, t.snap)
+           ) o
 )
-SELECT t.first_seq, ` + eventColumns + `
-  FROM t CROSS JOIN LATERAL (
-       SELECT o.* FROM mini_asynq.outbox o
-        WHERE o.xid >= pg_snapshot_xmax(t.prev_snap) AND o.xid < pg_snapshot_xmax(t.snap)
-          AND pg_visible_in_snapshot(o.xid, t.snap)
-       UNION ALL
-       SELECT o.* FROM pg_snapshot_xip(t.prev_snap) AS late
-         JOIN mini_asynq.outbox o ON o.xid = late
-        WHERE pg_visible_in_snapshot(late, t.snap)
-       ) o
- ORDER BY t.first_seq, o.id
-OFFSET greatest(0, $2 + 1 - coalesce((SELECT seq FROM first), $2 + 1)) LIMIT $3`
+SELECT part.first_seq, ` + eventColumns + `
+  FROM part
+ CROSS JOIN LATERAL (
+       SELECT o.xid, o.at, e.*
+         FROM mini_asynq.outbox o CROSS JOIN LATERAL ` + unnestEvents + `
+        WHERE o.xid = part.xid AND o.id = part.id) e
+ WHERE part.last_seq > $2 AND part.last_seq - part.n < $2 + $3
+   AND part.last_seq - part.n + e.place > $2
+ ORDER BY part.first_seq, part.id, e.place LIMIT $3`
+
+// unnestEvents gives the events of a row o of the outbox, a row each, as e. Columns by name, of which a later version may
+// add some.
+const unnestEvents = `(SELECT u.unnest AS job_id, u.ordinality AS place, u.*
+                         FROM unnest(o.job_ids, o.events) WITH ORDINALITY AS u) e`
 
 // eventColumns are decoded by hand, in this order (decodeEvent).
-const eventColumns = `o.xid, o.at, o.attempt, o.code, o.priority, o.job_id, o.job_version, o.queue, o.kind, o.worker, o.tags,
-       o.actor, o.fence, o.run_at, o.wait_ms, o.run_ms, o.total_ms, o.cause, o.reason, o.comment, o.source, o.has_result,
-       o.error, o.data`
+const eventColumns = `e.xid, e.at, e.attempt, e.code, e.priority, e.job_id, e.job_version, e.queue, e.kind, e.worker, e.tags,
+       e.actor, e.fence, e.run_at, e.wait_ms, e.run_ms, e.total_ms, e.cause, e.reason, e.comment, e.source, e.has_result,
+       e.error, e.data`
 
 // readPage reads up to limit events after a position, resolving at most maxTicks ticks, and hands them to visit in
 // order. It checks that positions are dense: a tick that resolves to fewer rows than it counted would shift all after

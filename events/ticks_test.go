@@ -46,7 +46,7 @@ func TestTicksEqualCommitted(t *testing.T) {
 	require.NoError(t, err)
 	defer func() { _ = conn.Close(context.Background()) }()
 	var outbox int64
-	require.NoError(t, conn.QueryRow(t.Context(), `SELECT count(*) FROM mini_asynq.outbox`).Scan(&outbox))
+	require.NoError(t, conn.QueryRow(t.Context(), `SELECT count(*) FROM mini_asynq.events`).Scan(&outbox))
 	pgtest.Eventually(t, 60*time.Second, "every committed event is published", func() bool {
 		head, err := first.Head()
 		return err == nil && head.Seq >= outbox
@@ -78,6 +78,38 @@ func TestTicksEqualCommitted(t *testing.T) {
 		}
 	}
 	require.Greater(t, len(first.events()), 100)
+	requireHistories(t, dsn, all)
+}
+
+// requireHistories: what the way back from a job's row finds is what the stream says of it, at the same positions.
+func requireHistories(t *testing.T, dsn string, all []*events.Event) {
+	t.Helper()
+	perJob := make(map[uuid.UUID][]string)
+	for _, e := range all {
+		perJob[e.JobID] = append(perJob[e.JobID], string(e.JSON()))
+	}
+	pool := pinned(t, dsn)
+	checked := 0
+	for id, want := range perJob { // in random order
+		found, truncated, err := events.History(t.Context(), pool, id, 0, 100)
+		require.NoError(t, err)
+		require.False(t, truncated)
+		got := make([]string, 0, len(found))
+		for _, e := range found {
+			got = append(got, string(e.JSON()))
+		}
+		require.Equal(t, want, got)
+		if len(want) > 1 {
+			last, truncated, err := events.History(t.Context(), pool, id, 1, 1)
+			require.NoError(t, err)
+			require.False(t, truncated)
+			require.Len(t, last, 1)
+			require.Equal(t, want[1], string(last[0].JSON()))
+		}
+		if checked++; checked == 200 {
+			return
+		}
+	}
 }
 
 // writers enqueue and change jobs in every way that a transaction can go.
@@ -125,6 +157,9 @@ func (w *writers) note(ids []uuid.UUID, err error) {
 // write enqueues a few jobs and cancels one of them, so that some have a second version.
 func write(ctx context.Context, db jobs.DB, random *rand.Rand) ([]uuid.UUID, error) {
 	params := make([]jobs.Params, 1+random.IntN(5))
+	if random.IntN(20) == 0 {
+		params = make([]jobs.Params, 100) // more events than one row of the outbox holds
+	}
 	for i := range params {
 		params[i] = jobs.Params{Queue: fmt.Sprintf("q%d", random.IntN(3)), Delay: time.Hour}
 	}

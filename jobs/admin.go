@@ -41,7 +41,8 @@ func CancelJob(ctx context.Context, db DB, id uuid.UUID, act Act) (job *Job, req
 			_, err = tx.Exec(ctx, `
 				UPDATE mini_asynq.jobs
 				   SET cancel_requested_at = clock_timestamp(), version = version + 1, updated_at = clock_timestamp(),
-				       from_status = status, cause = 'cancel_requested', actor = nullif($2, ''), comment = nullif($3, '')
+				       from_status = status, prev_event_xid = event_xid, event_xid = pg_current_xact_id(),
+				       cause = 'cancel_requested', actor = nullif($2, ''), comment = nullif($3, '')
 				 WHERE id = $1 AND cancel_requested_at IS NULL`, id, act.Actor, Storable(act.Reason, 1024))
 		default:
 			_, err = tx.Exec(ctx, cancelWaitingSQL, id, act.Actor, Storable(act.Reason, 1024))
@@ -55,26 +56,19 @@ func CancelJob(ctx context.Context, db DB, id uuid.UUID, act Act) (job *Job, req
 	return job, requested, err
 }
 
-// cancelWaitingSQL moves a waiting job, whose row the transaction holds, to the finished ones, with its attempts.
+// cancelWaitingSQL moves a waiting job, whose row the transaction holds, to the finished ones.
 const cancelWaitingSQL = `
 WITH gone AS (
     DELETE FROM mini_asynq.jobs
      WHERE id = $1 AND (SELECT set_config('mini_asynq.moving', 'on', true)) = 'on'
     RETURNING *, clock_timestamp() AS ended
-), past AS (
-    DELETE FROM mini_asynq.job_attempts_live WHERE job_id = $1 RETURNING *
-), attempt_rows AS (
-    INSERT INTO mini_asynq.job_attempts (job_id, attempt_number, kept, job_finished_at, started_at, completed_at, status,
-                                         fence, worker, wait_ms, error_type, error_message, error_stack)
-    SELECT past.job_id, past.attempt_number, 'done', gone.ended, past.started_at, past.completed_at, past.status,
-           past.fence, past.worker, past.wait_ms, past.error_type, past.error_message, past.error_stack
-      FROM past, gone
 )
 INSERT INTO mini_asynq.jobs_finished (` + finishedColumns + `)
 SELECT id, queue, kind, payload, 'cancelled', priority, max_retries, run_at, created_at, ended, idempotency_key,
        timeout, retry, tags, metadata, source, traceparent, attempt, attempt_base, attempt_limit,
        lease_losses, snoozes, redrives, version + 1, fence, started_at, cancel_requested_at, 'operator', progress, error,
-       last_worker, last_run_ms, status, NULL, nullif($2, ''), nullif($3, ''), ended, NULL
+       last_worker, last_started_at, last_run_ms, attempts, status, event_xid, pg_current_xact_id(),
+       NULL, nullif($2, ''), nullif($3, ''), ended, NULL
   FROM gone`
 
 // RetryJob makes a job run again: a dead one is redriven with a full new budget, its attempts counted on; a retrying one
@@ -125,32 +119,29 @@ func bringForward(ctx context.Context, tx pgx.Tx, id uuid.UUID, delay time.Durat
 		UPDATE mini_asynq.jobs
 		   SET status = CASE WHEN $2::interval > interval '0' THEN 'scheduled' ELSE 'pending' END::mini_asynq.job_status,
 		       run_at = clock_timestamp() + $2::interval, version = version + 1, updated_at = clock_timestamp(),
-		       from_status = status, cause = NULL, actor = nullif($3, ''), comment = nullif($4, '')
+		       from_status = status, prev_event_xid = event_xid, event_xid = pg_current_xact_id(),
+		       cause = NULL, actor = nullif($3, ''), comment = nullif($4, '')
 		 WHERE id = $1`, id, delay, act.Actor, Storable(act.Reason, 1024))
 	return err
 }
 
-// redriveSQL moves a dead job back to the live ones. Indexes jobs_finished_id, job_attempts_job: one probe per partition of dead
-// jobs.
+// redriveSQL moves a dead job back to the live ones. Index jobs_finished_id: one probe per partition of dead jobs.
 const redriveSQL = `
 WITH gone AS (
     DELETE FROM mini_asynq.jobs_finished
      WHERE id = $1 AND status = 'dead' AND (SELECT set_config('mini_asynq.moving', 'on', true)) = 'on'
     RETURNING *, clock_timestamp() AS now
-), attempt_rows AS (
-    UPDATE mini_asynq.job_attempts SET kept = 'live', job_finished_at = 'infinity'
-     WHERE job_id = (SELECT id FROM gone) AND kept = 'dead'
 )
 INSERT INTO mini_asynq.jobs (id, queue, kind, payload, status, priority, max_retries, run_at, created_at, updated_at,
     idempotency_key, timeout, retry, tags, metadata, source, traceparent, attempt, attempt_base, attempt_limit,
-    lease_losses, snoozes, redrives, version, fence, started_at, error, last_worker, last_run_ms,
-    from_status, actor, comment)
+    lease_losses, snoozes, redrives, version, fence, started_at, error, last_worker, last_started_at,
+    last_run_ms, attempts, from_status, prev_event_xid, event_xid, actor, comment)
 SELECT id, queue, kind, payload,
        CASE WHEN $2::interval > interval '0' THEN 'scheduled' ELSE 'pending' END::mini_asynq.job_status,
        priority, max_retries, now + $2::interval, created_at, now,
        idempotency_key, timeout, retry, tags, metadata, source, traceparent, attempt, attempt,
-       attempt + max_retries + 1, 0, snoozes, redrives + 1, version + 1, fence, started_at, error, last_worker, last_run_ms,
-       status, nullif($3, ''), nullif($4, '')
+       attempt + max_retries + 1, 0, snoozes, redrives + 1, version + 1, fence, started_at, error, last_worker, last_started_at,
+       last_run_ms, attempts, status, event_xid, pg_current_xact_id(), nullif($3, ''), nullif($4, '')
   FROM gone`
 
 func redrive(ctx context.Context, tx pgx.Tx, id uuid.UUID, delay time.Duration, act Act) error {
@@ -182,13 +173,9 @@ func DeleteJob(ctx context.Context, db DB, id uuid.UUID, act Act) error {
 			return err
 		}
 		tag, err := tx.Exec(ctx, `DELETE FROM mini_asynq.jobs_finished WHERE id = $1`, id)
-		if err != nil {
-			return err
+		if err == nil && tag.RowsAffected() == 0 {
+			err = ErrNotFound
 		}
-		if tag.RowsAffected() == 0 {
-			return ErrNotFound
-		}
-		_, err = tx.Exec(ctx, `DELETE FROM mini_asynq.job_attempts WHERE job_id = $1`, id)
 		return err
 	})
 }

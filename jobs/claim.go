@@ -60,7 +60,8 @@ UPDATE mini_asynq.jobs
    SET status = 'running', attempt = attempt + 1, version = version + 1, fence = nextval('mini_asynq.fence'),
        locked_by = $2, locked_at = clock_timestamp(), lease_expires_at = clock_timestamp() + $3::interval,
        updated_at = clock_timestamp(), started_at = coalesce(started_at, clock_timestamp()),
-       from_status = status, cause = NULL, actor = NULL, comment = NULL
+       from_status = status, prev_event_xid = event_xid, event_xid = pg_current_xact_id(),
+       cause = NULL, actor = NULL, comment = NULL
  WHERE ctid = ANY (ARRAY(
        SELECT ctid FROM (
            SELECT ctid FROM mini_asynq.jobs

@@ -48,7 +48,8 @@ func Promote(ctx context.Context, db DB, limit int) ([]Ready, error) {
 		WITH ready AS (
 		    UPDATE mini_asynq.jobs
 		       SET status = 'pending', version = version + 1, updated_at = clock_timestamp(),
-		           from_status = status, cause = NULL, actor = NULL, comment = NULL
+		           from_status = status, prev_event_xid = event_xid, event_xid = pg_current_xact_id(),
+		           cause = NULL, actor = NULL, comment = NULL
 		     WHERE ctid = ANY (ARRAY(
 		           SELECT ctid FROM mini_asynq.jobs
 		            WHERE status IN ('scheduled', 'retrying') AND run_at <= (SELECT clock_timestamp())

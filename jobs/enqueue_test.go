@@ -78,7 +78,7 @@ func TestEnqueueIsTheCallersTransaction(t *testing.T) {
 	})
 	require.ErrorIs(t, err, errGiveUp)
 	require.Zero(t, f.count(`SELECT count(*) FROM mini_asynq.jobs`))
-	require.Zero(t, f.count(`SELECT count(*) FROM mini_asynq.outbox`))
+	require.Zero(t, f.count(`SELECT count(*) FROM mini_asynq.events`))
 	require.Zero(t, f.count(`SELECT count(*) FROM mini_asynq.idempotency_keys`))
 	err = pgx.BeginFunc(t.Context(), f, func(tx pgx.Tx) error {
 		_, err := jobs.Enqueue(t.Context(), tx, jobs.Params{Queue: "q"})

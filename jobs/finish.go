@@ -12,7 +12,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// completedSQL ends attempts that succeeded at the first try: the common case, without a decision in it.
+// completedSQL ends attempts that succeeded: the common case, without a decision in it. What there is to say of the attempt
+// is in the columns of the finished row (the view job_attempts).
 // Index: jobs_pkey, by id; the fence decides. Locks: the rows, in the order of the arrays, and it waits for those that
 // others hold, as long as the session's lock_timeout (PlanSettings) lets it: then Finish does without. A twin with a stale
 // fence deletes nothing.
@@ -28,18 +29,13 @@ WITH outcome AS (
      WHERE j.id = o.job_id AND j.fence = o.stated AND j.locked_by IS NOT NULL
        AND (SELECT set_config('mini_asynq.moving', 'on', true)) = 'on'
     RETURNING j.*, o.result, clock_timestamp() AS ended
-), attempt_rows AS (
-    INSERT INTO mini_asynq.job_attempts (job_id, attempt_number, kept, job_finished_at, started_at, completed_at, status,
-                                         fence, worker, wait_ms)
-    SELECT id, attempt, 'done', ended, locked_at, ended, 'completed',
-           fence, locked_by, mini_asynq.ms_between(run_at, locked_at)
-      FROM gone
 ), finished AS (
     INSERT INTO mini_asynq.jobs_finished (` + finishedColumns + `)
     SELECT id, queue, kind, payload, 'completed', priority, max_retries, run_at, created_at, ended, idempotency_key,
            timeout, retry, tags, metadata, source, traceparent, attempt, attempt_base, attempt_limit, 0,
            snoozes, redrives, version + 1, fence, started_at, cancel_requested_at, NULL, progress, error,
-           locked_by, mini_asynq.ms_between(locked_at, ended), 'running', NULL, NULL, NULL, ended, result
+           locked_by, locked_at, mini_asynq.ms_between(locked_at, ended), attempts, 'running', event_xid, pg_current_xact_id(),
+           NULL, NULL, NULL, ended, result
       FROM gone
 )
 SELECT coalesce(array_agg(fence), '{}') FROM gone`
@@ -47,21 +43,21 @@ SELECT coalesce(array_agg(fence), '{}') FROM gone`
 const finishedColumns = `id, queue, kind, payload, status, priority, max_retries, run_at, created_at, updated_at,
            idempotency_key, timeout, retry, tags, metadata, source, traceparent, attempt, attempt_base, attempt_limit,
            lease_losses, snoozes, redrives, version, fence, started_at, cancel_requested_at, reason, progress, error,
-           last_worker, last_run_ms, from_status, cause, actor, comment, finished_at, result`
+           last_worker, last_started_at, last_run_ms, attempts, from_status, prev_event_xid, event_xid,
+           cause, actor, comment, finished_at, result`
 
 // finishSQL ends attempts of any outcome. The row decides what comes next: a cancel request beats all but success; a
 // snooze and a release give the attempt back; a failure is retried while the budget lasts.
 //
-// Index: jobs_pkey; job_attempts_live by job_id. Locks: the rows of jobs in id order, before anything is decided; it passes
-// over rows that others hold and reports them, so that a stranger's transaction holds up one job and not a node.
-// The reaper's word counts only if the lease has run out by now: an extension may have come in between.
+// Index: jobs_pkey. Locks: the rows of jobs in id order, before anything is decided; it passes over rows that others hold
+// and reports them, so that a stranger's transaction holds up one job and not a node. The reaper's word counts only if the lease has run out by now: an extension may have come in between.
 //
 // Plan trap, measured: without hash and merge joins (PlanSettings) every join of two CTEs compares each with each. So rows
 // are found by id in an index, arrays of ids stand for joins, and EXCEPT hashes.
 const finishSQL = `
 WITH outcome AS (
-    SELECT DISTINCT ON (job_id, stated) * FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::jsonb[], $5::jsonb[], $6::interval[], $7::boolean[],
-                         $8::text[])
+    SELECT DISTINCT ON (job_id, stated) *
+      FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::jsonb[], $5::jsonb[], $6::interval[], $7::boolean[], $8::text[])
            AS o(job_id, stated, how, result, failure, delay, final, why)
 ), clock AS MATERIALIZED (
     SELECT clock_timestamp() AS ended
@@ -73,19 +69,24 @@ WITH outcome AS (
      ORDER BY j.id
        FOR UPDATE OF j SKIP LOCKED
 ), verdict AS MATERIALIZED (
-    SELECT t.*,
-           CASE WHEN how = 'completed' THEN 'completed'::mini_asynq.job_status
-                WHEN how = 'cancelled' OR cancel_requested_at IS NOT NULL THEN 'cancelled'::mini_asynq.job_status
-                WHEN how = 'snoozed' THEN 'scheduled'::mini_asynq.job_status
-                WHEN how = 'released' THEN 'pending'::mini_asynq.job_status
-                WHEN final OR attempt >= attempt_limit THEN 'dead'::mini_asynq.job_status
-                ELSE 'retrying'::mini_asynq.job_status END AS next,
+    SELECT t.*, n.next,
            CASE how WHEN 'failed' THEN 'error' WHEN 'timed_out' THEN 'timeout' WHEN 'lease_expired' THEN 'lease_expired'
                     WHEN 'released' THEN why END AS step_cause,
            CASE WHEN failure IS NULL THEN error
                 ELSE failure || jsonb_build_object('at', to_char(ended AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))
-                END AS last_error
+                END AS last_error,
+           CASE WHEN next IN ('completed', 'scheduled', 'pending') THEN attempts
+                ELSE attempts || ROW(attempt, fence, locked_at, ended, mini_asynq.ms_between(run_at, locked_at),
+                         CASE next WHEN 'cancelled' THEN 'cancelled' ELSE how END::mini_asynq.attempt_status, locked_by,
+                         failure->>'type', failure->>'message', failure->>'stack')::mini_asynq.attempt END AS all_attempts
       FROM target t
+     CROSS JOIN LATERAL (
+           SELECT CASE WHEN how = 'completed' THEN 'completed'
+                       WHEN how = 'cancelled' OR cancel_requested_at IS NOT NULL THEN 'cancelled'
+                       WHEN how = 'snoozed' THEN 'scheduled'
+                       WHEN how = 'released' THEN 'pending'
+                       WHEN final OR attempt >= attempt_limit THEN 'dead'
+                       ELSE 'retrying' END::mini_asynq.job_status AS next) n
 ), kept AS (
     UPDATE mini_asynq.jobs j
        SET status = v.next, version = j.version + 1, updated_at = v.ended,
@@ -93,40 +94,17 @@ WITH outcome AS (
            run_at = CASE WHEN v.next = 'pending' THEN j.run_at ELSE v.ended + v.delay END,
            lease_losses = CASE v.how WHEN 'lease_expired' THEN j.lease_losses + 1 ELSE 0 END,
            snoozes = j.snoozes + (v.how = 'snoozed')::integer,
-           last_worker = j.locked_by, last_run_ms = mini_asynq.ms_between(j.locked_at, v.ended),
+           last_worker = j.locked_by, last_started_at = j.locked_at, last_run_ms = mini_asynq.ms_between(j.locked_at, v.ended),
+           attempts = v.all_attempts,
            locked_by = NULL, locked_at = NULL, lease_expires_at = NULL, progress = NULL, error = v.last_error,
-           from_status = j.status, cause = v.step_cause, actor = NULL, comment = NULL
+           from_status = j.status, prev_event_xid = j.event_xid, event_xid = pg_current_xact_id(),
+           cause = v.step_cause, actor = NULL, comment = NULL
       FROM verdict v
      WHERE j.id = v.id AND v.next IN ('retrying', 'scheduled', 'pending')
 ), gone AS (
     DELETE FROM mini_asynq.jobs j USING verdict v
      WHERE j.id = v.id AND v.next IN ('completed', 'cancelled', 'dead')
        AND (SELECT set_config('mini_asynq.moving', 'on', true)) = 'on'
-), past AS (
-    DELETE FROM mini_asynq.job_attempts_live
-     WHERE job_id = ANY (ARRAY(SELECT id FROM verdict WHERE next IN ('completed', 'cancelled')))
-    RETURNING *, 'done'::mini_asynq.attempt_home AS home
-), past_of_dead AS (
-    DELETE FROM mini_asynq.job_attempts_live
-     WHERE job_id = ANY (ARRAY(SELECT id FROM verdict WHERE next = 'dead'))
-    RETURNING *, 'dead'::mini_asynq.attempt_home AS home
-), attempt_rows AS (
-    INSERT INTO mini_asynq.job_attempts (job_id, attempt_number, kept, job_finished_at, started_at, completed_at, status,
-                                         fence, worker, wait_ms, error_type, error_message, error_stack)
-    SELECT id, attempt,
-           CASE next WHEN 'retrying' THEN 'live'::mini_asynq.attempt_home WHEN 'dead' THEN 'dead'::mini_asynq.attempt_home
-                     ELSE 'done'::mini_asynq.attempt_home END,
-           CASE WHEN next = 'retrying' THEN 'infinity' ELSE ended END,
-           locked_at, ended,
-           CASE WHEN how = 'completed' THEN 'completed' WHEN next = 'cancelled' THEN 'cancelled'
-                ELSE how END::mini_asynq.attempt_status,
-           fence, locked_by, mini_asynq.ms_between(run_at, locked_at),
-           failure->>'type', failure->>'message', failure->>'stack'
-      FROM verdict WHERE next NOT IN ('scheduled', 'pending')
-    UNION ALL
-    SELECT job_id, attempt_number, home, (SELECT ended FROM clock), started_at, completed_at, status,
-           fence, worker, wait_ms, error_type, error_message, error_stack
-      FROM (TABLE past UNION ALL TABLE past_of_dead) AS earlier
 ), finished AS (
     INSERT INTO mini_asynq.jobs_finished (` + finishedColumns + `)
     SELECT id, queue, kind, payload, next, priority, max_retries, run_at, created_at, ended, idempotency_key,
@@ -136,7 +114,8 @@ WITH outcome AS (
            CASE WHEN next = 'cancelled' THEN CASE WHEN cancel_requested_at IS NULL THEN 'worker' ELSE 'operator' END
                 WHEN next = 'dead' THEN CASE WHEN final THEN 'not_retryable' WHEN how = 'lease_expired' THEN 'poison'
                                              ELSE 'exhausted' END END,
-           progress, last_error, locked_by, mini_asynq.ms_between(locked_at, ended), 'running',
+           progress, last_error, locked_by, locked_at, mini_asynq.ms_between(locked_at, ended), all_attempts,
+           'running', event_xid, pg_current_xact_id(),
            CASE next WHEN 'dead' THEN step_cause END,
            CASE WHEN next = 'cancelled' AND cancel_requested_at IS NOT NULL THEN actor END,
            CASE WHEN next = 'cancelled' AND cancel_requested_at IS NOT NULL THEN comment END, ended, result
@@ -154,7 +133,7 @@ SELECT id, fence, next::text, CASE WHEN next IN ('retrying', 'scheduled') THEN d
 // splitOutcomes returns the places of the outcomes that completedSQL may end, and of the others.
 func splitOutcomes(outcomes []Outcome) (plain, other []int) {
 	for i := range outcomes {
-		if outcomes[i].Kind == OutcomeCompleted && !outcomes[i].retried {
+		if outcomes[i].Kind == OutcomeCompleted && !outcomes[i].patient {
 			plain = append(plain, i)
 		} else {
 			other = append(other, i)

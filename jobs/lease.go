@@ -76,7 +76,7 @@ func SetProgress(ctx context.Context, db DB, lease Lease, percent float64, messa
 		   SET progress = jsonb_build_object('percent', $3::float8, 'message', $4::text, 'at',
 		           to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')),
 		       version = version + 1, updated_at = clock_timestamp(),
-		       from_status = status, cause = 'progress',
+		       from_status = status, prev_event_xid = event_xid, event_xid = pg_current_xact_id(), cause = 'progress',
 		       -- Who asked it to stop, and why, is told when it has stopped.
 		       actor = CASE WHEN cancel_requested_at IS NOT NULL THEN actor END,
 		       comment = CASE WHEN cancel_requested_at IS NOT NULL THEN comment END

@@ -33,18 +33,17 @@ type Outcome struct {
 	Final  bool            // failed: no retry, whatever is left of the budget
 	Cause  string          // released: shutdown, worker, lost_claim
 
-	// The attempt before this one left rows in job_attempts, or the outcome is Patient: not for completedSQL.
-	retried bool
+	patient bool // not for completedSQL
 }
 
 // Complete is the outcome of a handler that returned no error.
 func Complete(j *Job, result json.RawMessage) Outcome {
-	return Outcome{JobID: j.ID, Fence: j.Fence, Kind: OutcomeCompleted, Result: result, retried: j.Attempt > 1}
+	return Outcome{JobID: j.ID, Fence: j.Fence, Kind: OutcomeCompleted, Result: result}
 }
 
 // Fail is the outcome of a handler that returned an error: retried after delay, if the budget has an attempt left.
 func Fail(j *Job, failure *Failure, delay time.Duration) Outcome {
-	return Outcome{JobID: j.ID, Fence: j.Fence, Kind: OutcomeFailed, Error: failure, Delay: delay, retried: j.Attempt > 1}
+	return Outcome{JobID: j.ID, Fence: j.Fence, Kind: OutcomeFailed, Error: failure, Delay: delay}
 }
 
 // FailFinally is Fail without a retry.
@@ -86,18 +85,17 @@ const (
 func SnoozeFor(j *Job, delay time.Duration) Outcome {
 	return Outcome{
 		JobID: j.ID, Fence: j.Fence, Kind: OutcomeSnoozed, Delay: min(max(delay, MinSnooze), MaxSnooze),
-		retried: j.Attempt > 1,
 	}
 }
 
 // Release gives a claim back unfinished. The attempt is given back. cause is shutdown, worker or lost_claim.
 func Release(j *Job, cause string) Outcome {
-	return Outcome{JobID: j.ID, Fence: j.Fence, Kind: OutcomeReleased, Cause: cause, retried: j.Attempt > 1}
+	return Outcome{JobID: j.ID, Fence: j.Fence, Kind: OutcomeReleased, Cause: cause}
 }
 
 // Patient is the outcome as one that never waits for a row which somebody else holds: its verdict is Busy then.
 func (o Outcome) Patient() Outcome {
-	o.retried = true
+	o.patient = true
 	return o
 }
 

@@ -248,32 +248,35 @@ func TestPoisonEndsDead(t *testing.T) {
 func TestAttemptsLiveAndDieWithTheirJob(t *testing.T) {
 	f := setup(t)
 	id := f.enqueue(jobs.Params{Queue: "q", MaxRetries: jobs.Retries(1)})[0].ID
-	home := func(kept string) int {
-		return f.count(`SELECT count(*) FROM mini_asynq.job_attempts
-			WHERE job_id = $1 AND kept = $2::text::mini_asynq.attempt_home`, id, kept)
-	}
+	ended := func() int { return f.count(`SELECT count(*) FROM mini_asynq.job_attempts WHERE job_id = $1`, id) }
 	fail := func() { f.finish(jobs.Fail(&f.claim("q", 1)[0].Job, failure(), time.Hour)) }
 	fail()
-	require.Equal(t, 1, home("live"))
+	require.Equal(t, 1, ended())
 	f.makeDue()
 	fail()
-	require.Equal(t, 2, home("dead"))
-	require.Zero(t, home("live"))
+	require.Equal(t, 2, ended())
 	j, err := jobs.RetryJob(t.Context(), f, id, 0, jobs.Act{Actor: "me", Reason: "fixed"})
 	require.NoError(t, err)
 	require.Equal(t, jobs.Pending, j.Status)
 	require.Equal(t, 2, j.AttemptsLeft()) // a full new budget, and the numbers go on
-	require.Equal(t, 2, home("live"))
+	require.Equal(t, 2, ended())
 	f.finish(jobs.Complete(&f.claim("q", 1)[0].Job, nil))
-	require.Equal(t, 3, home("done"))
-	numbers := make([]int, 0, 3)
-	for _, a := range f.attempts(id) {
-		numbers = append(numbers, a.Number)
+	require.Equal(t, 3, ended())
+	attempts := f.attempts(id)
+	require.Len(t, attempts, 3)
+	for i, a := range attempts {
+		require.Equal(t, i+1, a.Number)
+		require.Equal(t, []string{"failed", "failed", "completed"}[i], a.Status)
+		require.NotEmpty(t, a.Worker)
+		require.Equal(t, i < 2, a.ErrorMessage != "")
+		require.False(t, a.CompletedAt.Before(a.StartedAt))
+		require.True(t, i == 0 || a.Fence > attempts[i-1].Fence && !a.StartedAt.Before(attempts[i-1].CompletedAt))
 	}
-	require.Equal(t, []int{1, 2, 3}, numbers)
+	require.NoError(t, jobs.DeleteJob(t.Context(), f, id, jobs.Act{}))
+	require.Zero(t, ended())
 	require.Equal(t, []string{
 		"job.enqueued", "job.started", "job.retrying", "job.ready", "job.started", "job.dead", "job.redriven", "job.started",
-		"job.completed",
+		"job.completed", "job.deleted",
 	}, f.events(id))
 }
 

@@ -16,8 +16,19 @@ CREATE TYPE mini_asynq.job_priority AS ENUM ('high', 'normal', 'low');
 CREATE TYPE mini_asynq.attempt_status AS ENUM
     ('completed', 'failed', 'timed_out', 'lease_expired', 'cancelled');
 
--- Where the attempts of a job are kept: beside the live jobs, or with the finished ones of one retention class.
-CREATE TYPE mini_asynq.attempt_home AS ENUM ('live', 'done', 'dead');
+-- An attempt that ended.
+CREATE TYPE mini_asynq.attempt AS (
+    attempt_number integer,
+    fence          bigint,
+    started_at     timestamptz,
+    completed_at   timestamptz,
+    wait_ms        bigint,
+    status         mini_asynq.attempt_status,
+    worker         text,
+    error_type     text,
+    error_message  text,
+    error_stack    text
+);
 
 -- +goose StatementBegin
 -- uuid_v7 makes the id of jobs that SQL clients enqueue (RFC 9562, section 5.7): 48 bits of milliseconds by the
@@ -56,6 +67,8 @@ CREATE TABLE mini_asynq.jobs (
     version             bigint                  NOT NULL DEFAULT 1,  -- one event for each value
     created_at          timestamptz             NOT NULL DEFAULT clock_timestamp(),
     updated_at          timestamptz             NOT NULL DEFAULT clock_timestamp(),
+    -- The transaction of the latest event: where the way back through the job's history begins (events.History).
+    event_xid           xid8                    NOT NULL DEFAULT pg_current_xact_id(),
     status              mini_asynq.job_status   NOT NULL DEFAULT 'pending',
     priority            mini_asynq.job_priority NOT NULL DEFAULT 'normal',
     attempt             integer                 NOT NULL DEFAULT 0,  -- charged starts
@@ -77,8 +90,10 @@ CREATE TABLE mini_asynq.jobs (
     cancel_requested_at timestamptz,
 
     -- What the event of the latest change says. Each statement that makes an event writes the status before into
-    -- from_status (SET from_status = status), so that triggers need no look at the old row; null makes no event.
+    -- from_status (SET from_status = status), so that triggers need no look at the old row; null makes no event. The
+    -- transaction of the event before goes into prev_event_xid in the same way; null: there is none.
     from_status         mini_asynq.job_status,
+    prev_event_xid      xid8,
     cause               text,                   -- why: error, timeout, lease_expired, shutdown, cancel_requested ...
     actor               text,                   -- by whom
     comment             text,                   -- a person's words
@@ -92,8 +107,12 @@ CREATE TABLE mini_asynq.jobs (
     reason              text,                   -- of the final status: exhausted, operator ...
     progress            jsonb,
     error               jsonb,                  -- the last one
-    last_worker         text,                   -- who ran the attempt that ended last, and for how long
+    last_worker         text,                   -- who ran the attempt that ended last, since when, and for how long
+    last_started_at     timestamptz,
     last_run_ms         bigint,
+    -- The attempts that ended, but for the one that completed the job: of that one the columns above say all, so that a
+    -- job that succeeds at once costs no second row. They are part of the row because they live and move with it.
+    attempts            mini_asynq.attempt[],
 
     CONSTRAINT jobs_pkey PRIMARY KEY (id),
     -- Finished jobs live in jobs_finished.
@@ -137,7 +156,9 @@ CREATE TABLE mini_asynq.jobs_finished (
     result      jsonb,
 
     CONSTRAINT jobs_finished_from CHECK (from_status IS NOT NULL),
-    CONSTRAINT jobs_finished_no_lease CHECK (locked_by IS NULL AND locked_at IS NULL AND lease_expires_at IS NULL)
+    CONSTRAINT jobs_finished_no_lease CHECK (locked_by IS NULL AND locked_at IS NULL AND lease_expires_at IS NULL),
+    -- The attempt that completed a job is told by its row.
+    CONSTRAINT jobs_finished_attempt CHECK (status <> 'completed' OR last_started_at IS NOT NULL AND last_worker IS NOT NULL)
 ) PARTITION BY LIST (status);
 -- jobs.Get. No primary key: one over partitions would hold their keys, too, and promise nothing for it. That a job is
 -- here once is the promise of the one row in jobs that is deleted for it.
@@ -150,36 +171,6 @@ CREATE TABLE mini_asynq.jobs_dead PARTITION OF mini_asynq.jobs_finished
     FOR VALUES IN ('dead') PARTITION BY RANGE (finished_at);
 CREATE TABLE mini_asynq.jobs_done_default PARTITION OF mini_asynq.jobs_done DEFAULT;
 CREATE TABLE mini_asynq.jobs_dead_default PARTITION OF mini_asynq.jobs_dead DEFAULT;
-
--- One row for each attempt that ended. Attempts are kept as long as their job: `kept` and `job_finished_at` follow it
--- from partition to partition, so that a job that retries for weeks keeps its history.
-CREATE TABLE mini_asynq.job_attempts (
-    job_id          uuid                      NOT NULL,
-    attempt_number  integer                   NOT NULL,
-    kept            mini_asynq.attempt_home   NOT NULL,
-    job_finished_at timestamptz               NOT NULL DEFAULT 'infinity',
-    started_at      timestamptz               NOT NULL,
-    completed_at    timestamptz               NOT NULL,
-    status          mini_asynq.attempt_status NOT NULL,
-    fence           bigint                    NOT NULL,
-    worker          text                      NOT NULL,
-    wait_ms         bigint                    NOT NULL,
-    error_type      text,
-    error_message   text,
-    error_stack     text,
-
-    CONSTRAINT job_attempts_number CHECK (attempt_number >= 1)
-) PARTITION BY LIST (kept);
--- jobs.Attempts, and the move of attempts with their job. Not unique, for the reason of jobs_finished_id.
-CREATE INDEX job_attempts_job ON mini_asynq.job_attempts (job_id);
-
-CREATE TABLE mini_asynq.job_attempts_live PARTITION OF mini_asynq.job_attempts FOR VALUES IN ('live');
-CREATE TABLE mini_asynq.job_attempts_done PARTITION OF mini_asynq.job_attempts
-    FOR VALUES IN ('done') PARTITION BY RANGE (job_finished_at);
-CREATE TABLE mini_asynq.job_attempts_dead PARTITION OF mini_asynq.job_attempts
-    FOR VALUES IN ('dead') PARTITION BY RANGE (job_finished_at);
-CREATE TABLE mini_asynq.job_attempts_done_default PARTITION OF mini_asynq.job_attempts_done DEFAULT;
-CREATE TABLE mini_asynq.job_attempts_dead_default PARTITION OF mini_asynq.job_attempts_dead DEFAULT;
 
 -- A queue's row appears with its first event (written by the pacer's node) or its first pause. No foreign key points
 -- here: an enqueue must never wait for a stranger's open transaction.
@@ -247,19 +238,33 @@ CREATE VIEW mini_asynq.all_jobs AS
     SELECT id, queue, kind, payload, status, priority, max_retries, run_at, created_at, updated_at, idempotency_key,
            timeout, retry, tags, metadata, source, traceparent, attempt, attempt_base, attempt_limit, lease_losses,
            snoozes, redrives, version, fence, locked_by, locked_at, lease_expires_at, started_at, cancel_requested_at,
-           reason, progress, error, last_worker, last_run_ms, from_status, cause, actor, comment, NULL::timestamptz AS finished_at, NULL::jsonb AS result
+           reason, progress, error, last_worker, last_started_at, last_run_ms, from_status, cause, actor, comment, NULL::timestamptz AS finished_at, NULL::jsonb AS result
       FROM mini_asynq.jobs
      UNION ALL
     SELECT id, queue, kind, payload, status, priority, max_retries, run_at, created_at, updated_at, idempotency_key,
            timeout, retry, tags, metadata, source, traceparent, attempt, attempt_base, attempt_limit, lease_losses,
            snoozes, redrives, version, fence, locked_by, locked_at, lease_expires_at, started_at, cancel_requested_at,
-           reason, progress, error, last_worker, last_run_ms, from_status, cause, actor, comment, finished_at, result
+           reason, progress, error, last_worker, last_started_at, last_run_ms, from_status, cause, actor, comment, finished_at, result
       FROM mini_asynq.jobs_finished;
 
+-- One row for each attempt that ended. The job's id finds its attempts by jobs_pkey and jobs_finished_id.
+CREATE VIEW mini_asynq.job_attempts AS
+    SELECT j.id AS job_id, a.attempt_number, a.started_at, a.completed_at, a.status, a.fence, a.worker, a.wait_ms,
+           a.error_type, a.error_message, a.error_stack
+      FROM mini_asynq.jobs j, unnest(j.attempts) AS a
+     UNION ALL
+    SELECT j.id, a.attempt_number, a.started_at, a.completed_at, a.status, a.fence, a.worker, a.wait_ms,
+           a.error_type, a.error_message, a.error_stack
+      FROM mini_asynq.jobs_finished j, unnest(j.attempts) AS a
+     UNION ALL
+    SELECT id, attempt, last_started_at, finished_at, 'completed', fence, last_worker,
+           mini_asynq.ms_between(run_at, last_started_at), NULL, NULL, NULL
+      FROM mini_asynq.jobs_finished WHERE status = 'completed';
+
 -- +goose Down
-DROP VIEW mini_asynq.all_jobs;
+DROP VIEW mini_asynq.job_attempts, mini_asynq.all_jobs;
 DROP TABLE mini_asynq.compatibility, mini_asynq.settings, mini_asynq.idempotency_keys, mini_asynq.queues,
-    mini_asynq.job_attempts, mini_asynq.jobs_finished, mini_asynq.jobs;
+    mini_asynq.jobs_finished, mini_asynq.jobs;
 DROP SEQUENCE mini_asynq.fence;
 DROP FUNCTION mini_asynq.request_hash(jsonb), mini_asynq.ms_between(timestamptz, timestamptz), mini_asynq.uuid_v7();
-DROP TYPE mini_asynq.attempt_home, mini_asynq.attempt_status, mini_asynq.job_priority, mini_asynq.job_status;
+DROP TYPE mini_asynq.attempt, mini_asynq.attempt_status, mini_asynq.job_priority, mini_asynq.job_status;

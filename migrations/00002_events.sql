@@ -1,6 +1,6 @@
 -- Events: the outbox, the ticks that give its rows their positions, and the triggers that fill it.
 --
--- Every change of every job becomes a row of the outbox in the same transaction, whoever makes the change. Outbox rows
+-- Every change of every job becomes an event in the outbox in the same transaction, whoever makes the change. Events
 -- have no position yet: ids of a sequence do not follow the order of commits. A tick (events.Ticker) gives positions to
 -- a batch of rows at once, by nothing but the snapshot in which they became visible; the algorithm is PgQ's.
 
@@ -119,19 +119,13 @@ AS $$
 $$;
 -- +goose StatementEnd
 
--- CACHE 1: per job, ids follow the order of its changes, because each change waits for the row lock of the one before.
-CREATE SEQUENCE mini_asynq.outbox_id AS bigint CACHE 1;
-
--- Append-only. `xid` is the top-level transaction, also inside a savepoint: it is what snapshots speak of.
-CREATE TABLE mini_asynq.outbox (
-    id          bigint      NOT NULL DEFAULT nextval('mini_asynq.outbox_id'),
-    xid         xid8        NOT NULL DEFAULT pg_current_xact_id(),
-    at          timestamptz NOT NULL DEFAULT clock_timestamp(),
-    attempt     integer     NOT NULL DEFAULT 0,
-    code        smallint    NOT NULL,           -- event_codes: what happened, from which status to which
-    priority    smallint    NOT NULL DEFAULT 0, -- priority_code; 0: the event is about no job
-    job_id      uuid,
+-- One event about a job, or about a queue. Columns are added at the end, never changed.
+CREATE TYPE mini_asynq.event AS (
+    code        smallint,           -- event_codes: what happened, from which status to which
+    priority    smallint,           -- priority_code; null: the event is about no job
+    attempt     integer,
     job_version bigint,
+    prev_xid    xid8,               -- the transaction of the job's event before; null: there is none
     queue       text,
     kind        text,
     worker      text,
@@ -144,29 +138,47 @@ CREATE TABLE mini_asynq.outbox (
     total_ms    bigint,
     cause       text,
     reason      text,
-    comment     text,                           -- a person's words
+    comment     text,               -- a person's words
     source      text,
     has_result  boolean,
     error       jsonb,
-    data        jsonb,                          -- what only rare events say
+    data        jsonb               -- what only rare events say
+);
 
-    -- Triggers take the code of a step from step_code, which has none for an illegal one.
-    CONSTRAINT outbox_code CHECK (code BETWEEN 1 AND 34 OR code BETWEEN 101 AND 107 OR code BETWEEN 121 AND 125)
+-- CACHE 1: per job, ids follow the order of its changes, because each change waits for the row lock of the one before,
+-- and a trigger takes the id after it.
+CREATE SEQUENCE mini_asynq.outbox_id AS bigint CACHE 1;
+
+-- Append-only. A row holds the events of one statement, or a part of them: what a row and its index entries cost is paid
+-- once for many events (measured: 16 against 8 microseconds for the two events of a job in a drain). `xid` is the top-level
+-- transaction, also inside a savepoint: it is what snapshots speak of.
+CREATE TABLE mini_asynq.outbox (
+    id      bigint             NOT NULL DEFAULT nextval('mini_asynq.outbox_id'),
+    xid     xid8               NOT NULL DEFAULT pg_current_xact_id(),
+    at      timestamptz        NOT NULL DEFAULT clock_timestamp(),
+    n       integer            NOT NULL,    -- how many events
+    job_ids uuid[]             NOT NULL,    -- whom they are about, one by one; null: no job
+    events  mini_asynq.event[] NOT NULL,
+
+    CONSTRAINT outbox_n CHECK (n >= 1 AND cardinality(job_ids) = n AND cardinality(events) = n)
 ) PARTITION BY RANGE (at);
 CREATE TABLE mini_asynq.outbox_default PARTITION OF mini_asynq.outbox DEFAULT;
+-- Rows stay in the table up to half a page, and compression would cost more than all else that is done for an event.
+ALTER TABLE mini_asynq.outbox_default ALTER job_ids SET STORAGE EXTERNAL, ALTER events SET STORAGE EXTERNAL,
+    SET (toast_tuple_target = 4080);
 
--- Ticks resolve to their events. Without the id: many rows share a transaction, so that the index keeps each xid once.
-CREATE INDEX outbox_xid ON mini_asynq.outbox (xid);
--- The history of one job.
-CREATE INDEX outbox_job ON mini_asynq.outbox (job_id) WHERE job_id IS NOT NULL;
+-- Ticks resolve to their rows; and from one event of a job to the one before.
+CREATE INDEX outbox_xid ON mini_asynq.outbox (xid, id);
 
--- The outbox for people.
+-- The outbox for people: one row an event, ordered by (id, place).
 CREATE VIEW mini_asynq.events AS
-    SELECT o.id, o.xid, o.at, o.job_id, o.job_version, c.event AS type, c.from_status, c.to_status,
-           (enum_range(NULL::mini_asynq.job_priority))[o.priority] AS priority, o.attempt, o.queue, o.kind, o.worker, o.tags,
-           o.actor, o.fence, o.run_at, o.wait_ms, o.run_ms, o.total_ms, o.cause, o.reason, o.comment, o.source,
-           o.has_result, o.error, o.data
-      FROM mini_asynq.outbox o JOIN mini_asynq.event_codes c USING (code);
+    SELECT o.id, e.ordinality AS place, o.xid, o.at, e.unnest AS job_id, e.job_version, c.event AS type, c.from_status, c.to_status,
+           (enum_range(NULL::mini_asynq.job_priority))[e.priority] AS priority, e.attempt, e.queue, e.kind, e.worker, e.tags,
+           e.actor, e.fence, e.run_at, e.wait_ms, e.run_ms, e.total_ms, e.cause, e.reason, e.comment, e.source,
+           e.has_result, e.error, e.data
+      FROM mini_asynq.outbox o
+     CROSS JOIN LATERAL unnest(o.job_ids, o.events) WITH ORDINALITY AS e
+      LEFT JOIN mini_asynq.event_codes c USING (code);
 
 -- An epoch is one unbroken history. `identity` says which database this is (mini_asynq.identity()); when it changes,
 -- history may have been lost, and positions start anew under a new number.
@@ -248,6 +260,8 @@ $$;
 -- +goose StatementEnd
 
 -- The trigger functions below run as their owner, so that a role that may only insert jobs can still write the outbox.
+-- Each puts the events of its statement into rows of 16, in the order of the changes: such a row takes two kilobytes, of
+-- which a page holds three.
 
 -- +goose StatementBegin
 -- After INSERT on jobs. from_status is null for a new job; a job that comes back from jobs_finished has the status it
@@ -257,11 +271,21 @@ CREATE FUNCTION mini_asynq.jobs_inserted() RETURNS trigger
     SET search_path = pg_catalog, mini_asynq, pg_temp
 AS $$
 BEGIN
-    INSERT INTO mini_asynq.outbox (job_id, job_version, code, priority, attempt, queue, kind, tags, actor, run_at, comment,
-                                   source)
-    SELECT id, version, coalesce(mini_asynq.step_code(from_status, status), mini_asynq.illegal_step(from_status, status)),
-           mini_asynq.priority_code(priority), attempt, queue, kind, tags, actor, run_at, comment, source
-      FROM inserted;
+    INSERT INTO mini_asynq.outbox (n, job_ids, events)
+    SELECT count(*), array_agg(id), array_agg(ROW(
+               coalesce(mini_asynq.step_code(from_status, status), mini_asynq.illegal_step(from_status, status)),
+               mini_asynq.priority_code(priority), attempt, version, prev_event_xid, queue, kind,
+               NULL,                -- worker
+               tags, actor,
+               NULL,                -- fence
+               run_at,
+               NULL, NULL, NULL,    -- wait_ms, run_ms, total_ms
+               NULL, NULL,          -- cause, reason
+               comment, source,
+               NULL, NULL, NULL     -- has_result, error, data
+           )::mini_asynq.event)
+      FROM (SELECT *, (row_number() OVER () - 1) / 16 AS part FROM inserted) AS changed
+     GROUP BY part;
     IF FOUND AND mini_asynq.pacer_sleeps() THEN
         PERFORM pg_notify('mini_asynq', 'hint');
     END IF;
@@ -279,28 +303,32 @@ CREATE FUNCTION mini_asynq.jobs_updated() RETURNS trigger
     SET search_path = pg_catalog, mini_asynq, pg_temp
 AS $$
 BEGIN
-    INSERT INTO mini_asynq.outbox (job_id, job_version, code, priority, attempt, queue, kind, worker, tags, actor, fence,
-                                   run_at, wait_ms, run_ms, cause, comment, error, data)
-    SELECT id, version,
-           CASE WHEN from_status <> status
-                THEN coalesce(mini_asynq.step_code(from_status, status), mini_asynq.illegal_step(from_status, status))
-                WHEN cause = 'cancel_requested' THEN 101
-                WHEN cause = 'progress' THEN 102
-                ELSE CASE status WHEN 'scheduled' THEN 103 WHEN 'pending' THEN 104 WHEN 'running' THEN 105
-                                 WHEN 'retrying' THEN 106 WHEN 'blocked' THEN 107 END END,
-           mini_asynq.priority_code(priority), attempt, queue, kind,
-           CASE WHEN status = 'running' THEN locked_by WHEN from_status = 'running' THEN last_worker END,
-           tags, actor,
-           CASE WHEN status = 'running' THEN fence END,
-           CASE WHEN status IN ('scheduled', 'retrying', 'pending') THEN run_at END,
-           CASE WHEN status = 'running' AND from_status <> 'running' THEN mini_asynq.ms_between(run_at, locked_at) END,
-           CASE WHEN from_status = 'running' AND status <> 'running' THEN last_run_ms END,
-           CASE WHEN from_status <> status THEN cause END, comment,
-           CASE WHEN status = 'retrying' THEN jsonb_build_object('type', error->'type',
-                'message', left(error->>'message', 1024), 'fingerprint', error->'fingerprint') END,
-           CASE WHEN from_status = status AND cause = 'progress' THEN progress END
-      FROM updated
-     WHERE from_status IS NOT NULL;
+    INSERT INTO mini_asynq.outbox (n, job_ids, events)
+    SELECT count(*), array_agg(id), array_agg(ROW(
+               CASE WHEN from_status <> status
+                    THEN coalesce(mini_asynq.step_code(from_status, status), mini_asynq.illegal_step(from_status, status))
+                    WHEN cause = 'cancel_requested' THEN 101
+                    WHEN cause = 'progress' THEN 102
+                    ELSE CASE status WHEN 'scheduled' THEN 103 WHEN 'pending' THEN 104 WHEN 'running' THEN 105
+                                     WHEN 'retrying' THEN 106 WHEN 'blocked' THEN 107 END END,
+               mini_asynq.priority_code(priority), attempt, version, prev_event_xid, queue, kind,
+               CASE WHEN status = 'running' THEN locked_by WHEN from_status = 'running' THEN last_worker END,
+               tags, actor,
+               CASE WHEN status = 'running' THEN fence END,
+               CASE WHEN status IN ('scheduled', 'retrying', 'pending') THEN run_at END,
+               CASE WHEN status = 'running' AND from_status <> 'running' THEN mini_asynq.ms_between(run_at, locked_at) END,
+               CASE WHEN from_status = 'running' AND status <> 'running' THEN last_run_ms END,
+               NULL,                -- total_ms
+               CASE WHEN from_status <> status THEN cause END,
+               NULL,                -- reason
+               comment,
+               NULL, NULL,          -- source, has_result
+               CASE WHEN status = 'retrying' THEN jsonb_build_object('type', error->'type',
+                    'message', left(error->>'message', 1024), 'fingerprint', error->'fingerprint') END,
+               CASE WHEN from_status = status AND cause = 'progress' THEN progress END
+           )::mini_asynq.event)
+      FROM (SELECT *, (row_number() OVER () - 1) / 16 AS part FROM updated WHERE from_status IS NOT NULL) AS changed
+     GROUP BY part;
     IF FOUND AND mini_asynq.pacer_sleeps() THEN
         PERFORM pg_notify('mini_asynq', 'hint');
     END IF;
@@ -316,18 +344,24 @@ CREATE FUNCTION mini_asynq.jobs_finished_inserted() RETURNS trigger
     SET search_path = pg_catalog, mini_asynq, pg_temp
 AS $$
 BEGIN
-    INSERT INTO mini_asynq.outbox (job_id, job_version, code, priority, attempt, queue, kind, worker, tags, actor, run_ms,
-                                   total_ms, cause, reason, comment, has_result, error)
-    SELECT id, version, coalesce(mini_asynq.step_code(from_status, status), mini_asynq.illegal_step(from_status, status)),
-           mini_asynq.priority_code(priority), attempt, queue, kind,
-           CASE WHEN from_status = 'running' THEN last_worker END, tags, actor,
-           CASE WHEN from_status = 'running' THEN last_run_ms END,
-           mini_asynq.ms_between(created_at, finished_at),
-           cause, reason, comment, result IS NOT NULL,
-           CASE WHEN status = 'dead' THEN
-                jsonb_build_object('type', error->'type', 'message', left(error->>'message', 1024),
-                                   'fingerprint', error->'fingerprint') END
-      FROM inserted;
+    INSERT INTO mini_asynq.outbox (n, job_ids, events)
+    SELECT count(*), array_agg(id), array_agg(ROW(
+               coalesce(mini_asynq.step_code(from_status, status), mini_asynq.illegal_step(from_status, status)),
+               mini_asynq.priority_code(priority), attempt, version, prev_event_xid, queue, kind,
+               CASE WHEN from_status = 'running' THEN last_worker END,
+               tags, actor,
+               NULL, NULL, NULL,    -- fence, run_at, wait_ms
+               CASE WHEN from_status = 'running' THEN last_run_ms END,
+               mini_asynq.ms_between(created_at, finished_at),
+               cause, reason, comment,
+               NULL,                -- source
+               result IS NOT NULL,
+               CASE WHEN status = 'dead' THEN jsonb_build_object('type', error->'type',
+                    'message', left(error->>'message', 1024), 'fingerprint', error->'fingerprint') END,
+               NULL                 -- data
+           )::mini_asynq.event)
+      FROM (SELECT *, (row_number() OVER () - 1) / 16 AS part FROM inserted) AS changed
+     GROUP BY part;
     IF FOUND AND mini_asynq.pacer_sleeps() THEN
         PERFORM pg_notify('mini_asynq', 'hint');
     END IF;
@@ -357,11 +391,20 @@ CREATE FUNCTION mini_asynq.jobs_finished_deleted() RETURNS trigger
     SET search_path = pg_catalog, mini_asynq, pg_temp
 AS $$
 BEGIN
-    INSERT INTO mini_asynq.outbox (job_id, job_version, code, priority, attempt, queue, kind, tags, actor, comment)
-    SELECT id, version + 1, mini_asynq.step_code(status, NULL), mini_asynq.priority_code(priority), attempt, queue, kind, tags,
-           coalesce(nullif(current_setting('mini_asynq.actor', true), ''), 'sql:' || session_user),
-           nullif(current_setting('mini_asynq.comment', true), '')
-      FROM old_rows;
+    INSERT INTO mini_asynq.outbox (n, job_ids, events)
+    SELECT count(*), array_agg(id), array_agg(ROW(
+               mini_asynq.step_code(status, NULL), mini_asynq.priority_code(priority), attempt, version + 1, event_xid,
+               queue, kind,
+               NULL,                                -- worker
+               tags,
+               coalesce(nullif(current_setting('mini_asynq.actor', true), ''), 'sql:' || session_user),
+               NULL, NULL, NULL, NULL, NULL,        -- fence, run_at, wait_ms, run_ms, total_ms
+               NULL, NULL,                          -- cause, reason
+               nullif(current_setting('mini_asynq.comment', true), ''),
+               NULL, NULL, NULL, NULL               -- source, has_result, error, data
+           )::mini_asynq.event)
+      FROM (SELECT *, (row_number() OVER () - 1) / 16 AS part FROM old_rows) AS changed
+     GROUP BY part;
     IF FOUND AND mini_asynq.pacer_sleeps() THEN
         PERFORM pg_notify('mini_asynq', 'hint');
     END IF;
@@ -371,26 +414,33 @@ $$;
 -- +goose StatementEnd
 
 -- +goose StatementBegin
--- Before an UPDATE that leaves the version as it is: a heartbeat, or one written by hand. If it changes the status it
--- gets what the event needs; if it does not, it makes none.
+-- Before an UPDATE that leaves the version or the transaction of the last event as it is: a heartbeat, or one written by
+-- hand. If it changes the status it gets what the event needs; if it does not, it makes none.
 CREATE FUNCTION mini_asynq.jobs_update_without_version() RETURNS trigger
     LANGUAGE plpgsql
     SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     NEW.from_status := NULL;
+    NEW.version := OLD.version;
     IF NEW.status <> OLD.status THEN
         NEW.from_status := OLD.status;
+        NEW.prev_event_xid := OLD.event_xid;
+        NEW.event_xid := pg_current_xact_id();
         NEW.version := OLD.version + 1;
         NEW.updated_at := clock_timestamp();
         NEW.actor := 'sql:' || session_user;
         NEW.cause := NULL;
         NEW.comment := NULL;
         IF OLD.status = 'running' THEN
-            IF NEW.status <> 'retrying' THEN
+            IF NEW.status = 'retrying' THEN
+                NEW.attempts := OLD.attempts || ROW(OLD.attempt, OLD.fence, OLD.locked_at, NEW.updated_at,
+                    mini_asynq.ms_between(OLD.run_at, OLD.locked_at), 'failed', OLD.locked_by, NULL, NULL, NULL)::mini_asynq.attempt;
+            ELSE
                 NEW.attempt := OLD.attempt - 1;     -- given back, as by a release
             END IF;
             NEW.last_worker := OLD.locked_by;
+            NEW.last_started_at := OLD.locked_at;
             NEW.last_run_ms := mini_asynq.ms_between(OLD.locked_at, clock_timestamp());
             NEW.locked_by := NULL;
             NEW.locked_at := NULL;
@@ -433,6 +483,27 @@ $$;
 -- +goose StatementEnd
 
 -- +goose StatementBegin
+-- note writes an event that is about no job.
+CREATE FUNCTION mini_asynq.note(code integer, queue text, actor text, reason text, until timestamptz, data jsonb) RETURNS void
+    LANGUAGE sql
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    INSERT INTO mini_asynq.outbox (n, job_ids, events)
+    VALUES (1, ARRAY[NULL::uuid], ARRAY[ROW(
+               code, NULL, NULL, NULL, NULL,        -- priority, attempt, job_version, prev_xid
+               queue,
+               NULL, NULL, NULL,                    -- kind, worker, tags
+               actor,
+               NULL,                                -- fence
+               until,
+               NULL, NULL, NULL, NULL,              -- wait_ms, run_ms, total_ms, cause
+               reason,
+               NULL, NULL, NULL, NULL,              -- comment, source, has_result, error
+               data)::mini_asynq.event])
+$$;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
 -- After INSERT or UPDATE on queues.
 CREATE FUNCTION mini_asynq.queues_changed() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -440,16 +511,13 @@ CREATE FUNCTION mini_asynq.queues_changed() RETURNS trigger
 AS $$
 BEGIN
     IF TG_OP = 'INSERT' THEN
-        INSERT INTO mini_asynq.outbox (code, queue, actor) VALUES (121, NEW.name, NEW.actor);
+        PERFORM mini_asynq.note(121, NEW.name, NEW.actor, NULL, NULL, NULL);
     END IF;
     IF NEW.paused AND (TG_OP = 'INSERT' OR NOT OLD.paused OR OLD.pause_reason IS DISTINCT FROM NEW.pause_reason
                        OR OLD.paused_until IS DISTINCT FROM NEW.paused_until) THEN
-        INSERT INTO mini_asynq.outbox (code, queue, actor, reason, run_at)
-        VALUES (122, NEW.name, NEW.actor, NEW.pause_reason, NEW.paused_until);
+        PERFORM mini_asynq.note(122, NEW.name, NEW.actor, NEW.pause_reason, NEW.paused_until, NULL);
     ELSIF TG_OP = 'UPDATE' AND OLD.paused AND NOT NEW.paused THEN
-        INSERT INTO mini_asynq.outbox (code, queue, actor, reason)
-        VALUES (123, NEW.name, NEW.actor,
-                current_setting('mini_asynq.reason', true));
+        PERFORM mini_asynq.note(123, NEW.name, NEW.actor, current_setting('mini_asynq.reason', true), NULL, NULL);
     END IF;
     PERFORM mini_asynq.wake();
     RETURN NULL;
@@ -461,9 +529,6 @@ $$;
 -- replica identity. It costs nothing unless wal_level is logical.
 ALTER TABLE mini_asynq.jobs_done_default REPLICA IDENTITY FULL;
 ALTER TABLE mini_asynq.jobs_dead_default REPLICA IDENTITY FULL;
-ALTER TABLE mini_asynq.job_attempts_live REPLICA IDENTITY FULL;
-ALTER TABLE mini_asynq.job_attempts_done_default REPLICA IDENTITY FULL;
-ALTER TABLE mini_asynq.job_attempts_dead_default REPLICA IDENTITY FULL;
 ALTER TABLE mini_asynq.outbox_default REPLICA IDENTITY FULL;
 ALTER TABLE mini_asynq.outbox_past REPLICA IDENTITY FULL;
 
@@ -471,7 +536,7 @@ CREATE TRIGGER jobs_insert_by_hand BEFORE INSERT ON mini_asynq.jobs FOR EACH ROW
     WHEN (NEW.kind IS NULL OR NEW.attempt_limit IS NULL OR NEW.status = 'pending' AND NEW.run_at > clock_timestamp())
     EXECUTE FUNCTION mini_asynq.jobs_insert_by_hand();
 CREATE TRIGGER jobs_update_without_version BEFORE UPDATE ON mini_asynq.jobs FOR EACH ROW
-    WHEN (NEW.version = OLD.version)
+    WHEN (NEW.version = OLD.version OR NEW.event_xid <> pg_current_xact_id())
     EXECUTE FUNCTION mini_asynq.jobs_update_without_version();
 CREATE TRIGGER jobs_inserted AFTER INSERT ON mini_asynq.jobs
     REFERENCING NEW TABLE AS inserted FOR EACH STATEMENT
@@ -505,7 +570,8 @@ DROP TRIGGER jobs_updated ON mini_asynq.jobs;
 DROP TRIGGER jobs_inserted ON mini_asynq.jobs;
 DROP TRIGGER jobs_update_without_version ON mini_asynq.jobs;
 DROP TRIGGER jobs_insert_by_hand ON mini_asynq.jobs;
-DROP FUNCTION mini_asynq.queues_changed(), mini_asynq.jobs_finished_status_fixed(), mini_asynq.jobs_insert_by_hand(),
+DROP FUNCTION mini_asynq.queues_changed(), mini_asynq.note(integer, text, text, text, timestamptz, jsonb),
+    mini_asynq.jobs_finished_status_fixed(), mini_asynq.jobs_insert_by_hand(),
     mini_asynq.jobs_update_without_version(), mini_asynq.jobs_finished_deleted(), mini_asynq.jobs_deleted(),
     mini_asynq.jobs_finished_inserted(), mini_asynq.jobs_updated(), mini_asynq.jobs_inserted(),
     mini_asynq.wake(), mini_asynq.pacer_sleeps(), mini_asynq.identity();
@@ -516,4 +582,4 @@ DROP SEQUENCE mini_asynq.outbox_id;
 DROP FUNCTION mini_asynq.priority_code(mini_asynq.job_priority);
 DROP FUNCTION mini_asynq.step_code(mini_asynq.job_status, mini_asynq.job_status);
 DROP FUNCTION mini_asynq.illegal_step(mini_asynq.job_status, mini_asynq.job_status);
-DROP TYPE mini_asynq.event_type;
+DROP TYPE mini_asynq.event, mini_asynq.event_type;

@@ -11,11 +11,9 @@ CREATE TABLE mini_asynq.partitioned (
     span   interval NOT NULL
 );
 INSERT INTO mini_asynq.partitioned (parent, class, span) VALUES
-    ('outbox',            'events', '1 day'),
-    ('jobs_done',         'done',   '1 day'),
-    ('job_attempts_done', 'done',   '1 day'),
-    ('jobs_dead',         'dead',   '7 days'),
-    ('job_attempts_dead', 'dead',   '7 days');
+    ('outbox',    'events', '1 day'),
+    ('jobs_done', 'done',   '1 day'),
+    ('jobs_dead', 'dead',   '7 days');
 
 -- +goose StatementBegin
 -- partitions lists what is there: the bounds are in the names, the day on which a partition begins (UTC).
@@ -70,8 +68,11 @@ BEGIN
         RETURN;
     END IF;
     EXECUTE format('CREATE TABLE IF NOT EXISTS mini_asynq.%I (LIKE mini_asynq.%I INCLUDING ALL)', part, parent_name);
-    -- LIKE does not copy it (see 00002).
+    -- LIKE does not copy these (see 00002).
     EXECUTE format('ALTER TABLE mini_asynq.%I REPLICA IDENTITY FULL', part);
+    IF parent_name = 'outbox' THEN
+        EXECUTE format('ALTER TABLE mini_asynq.%I SET (toast_tuple_target = 4080)', part);
+    END IF;
     EXECUTE format('ALTER TABLE mini_asynq.%I ATTACH PARTITION mini_asynq.%I FOR VALUES FROM (%L) TO (%L)',
                    parent_name, part, begins, begins + rule.span);
 END
@@ -111,7 +112,7 @@ BEGIN
     END IF;
     EXECUTE format('TRUNCATE mini_asynq.%I', part);
     IF n > 0 THEN
-        INSERT INTO mini_asynq.outbox (code, data) VALUES (125, jsonb_build_object(
+        PERFORM mini_asynq.note(125, NULL, NULL, NULL, NULL, jsonb_build_object(
             'table', rule.parent, 'day', to_char(rule.begins AT TIME ZONE 'UTC', 'YYYY-MM-DD'), 'count', n));
         PERFORM mini_asynq.wake();
     END IF;

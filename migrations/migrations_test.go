@@ -73,7 +73,7 @@ func TestNodesThatStartAtOnceMigrateOnce(t *testing.T) {
 	require.Equal(t, len(versions(t)), applied)
 	var partitions, defaults int
 	require.NoError(t, conn.QueryRow(t.Context(), `SELECT count(*) FROM mini_asynq.partitions() WHERE begins > clock_timestamp()`).Scan(&partitions))
-	require.GreaterOrEqual(t, partitions, 20, "partitions are there ahead of time")
+	require.GreaterOrEqual(t, partitions, 14, "partitions are there ahead of time")
 	require.NoError(t, conn.QueryRow(t.Context(), `SELECT count(*) FROM mini_asynq.missing_partitions('6 days')`).Scan(&defaults))
 	require.Zero(t, defaults)
 }

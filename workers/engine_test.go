@@ -359,7 +359,7 @@ func TestDatabaseOutageLosesNothing(t *testing.T) {
 	require.NoError(t, err)
 	pgtest.Eventually(t, 10*time.Second, "the stream goes on", func() bool {
 		head, err = engine.Stream.Head()
-		return err == nil && int(head.Seq) == count(`SELECT count(*) FROM mini_asynq.outbox`)
+		return err == nil && int(head.Seq) == count(`SELECT count(*) FROM mini_asynq.events`)
 	})
 	found, err := invariants.Check(context.Background(), conn, invariants.Always)
 	require.NoError(t, err)

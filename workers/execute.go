@@ -24,9 +24,7 @@ const lateLook = time.Second
 // attempt is one run of a handler: its context, and what that context carries.
 type attempt struct {
 	work     *dispatcher.Work
-	ctx      context.Context //nolint:containedctx // of this one call
-	cancel   context.CancelCauseFunc
-	stop     context.CancelFunc // frees the timer of the timeout
+	ctx      attemptContext
 	timeout  time.Duration
 	giveUpAt time.Time
 	handling jobs.Handling
@@ -50,15 +48,12 @@ func (p *Pool) newAttempt(work *dispatcher.Work) *attempt {
 	// Counted from the claim, by the monotonic clock.
 	deadline := job.ClaimedAt.Add(a.timeout)
 	a.giveUpAt = deadline.Add(lateGrace)
-	ctx, cancel := context.WithCancelCause(context.Background())
-	a.ctx, a.stop = context.WithDeadlineCause(ctx, deadline, jobs.ErrTimeout)
-	a.cancel = cancel
 	a.handling.Job = job
 	if p.config.DB != nil {
 		a.progress.db, a.progress.lease = p.config.DB, jobs.Lease{JobID: job.ID, Fence: job.Fence}
 		a.handling.Progress = a.progress.report
 	}
-	a.ctx = jobs.WithHandling(a.ctx, &a.handling)
+	a.ctx.values, a.ctx.deadline = jobs.WithHandling(context.Background(), &a.handling), deadline
 	return a
 }
 
@@ -67,18 +62,17 @@ func (p *Pool) execute(s *slot, work *dispatcher.Work) {
 	a := p.newAttempt(work)
 	s.current.Store(a)
 	if p.halted.Load() {
-		a.cancel(jobs.ErrShutdown)
+		a.ctx.end(jobs.ErrShutdown)
 	}
-	work.OnStop(a.cancel)
-	err := call(a.ctx, p.registry.handler(work.Job.Kind), work.Job)
-	a.progress.flush(a.ctx)
-	p.settle(a, p.classify(a.ctx, &a.handling, err))
+	work.OnStop(a.ctx.end)
+	err := call(&a.ctx, p.registry.handler(work.Job.Kind), work.Job)
+	a.progress.flush(&a.ctx)
+	p.settle(a, p.classify(&a.ctx, &a.handling, err))
 }
 
 // settle reports how an attempt ended, unless its job was given up: then only the slot comes back.
 func (p *Pool) settle(a *attempt, outcome jobs.Outcome) {
-	a.stop()
-	a.cancel(nil)
+	a.ctx.end(nil)
 	if a.phase.CompareAndSwap(attemptRuns, attemptEnded) {
 		p.finish(a.work, outcome)
 	} else {
@@ -149,11 +143,12 @@ func (p *Pool) classify(ctx context.Context, h *jobs.Handling, err error) (outco
 			outcome = jobs.Fail(job, failure, p.config.Retry.Next(job.BudgetAttempts()))
 		}
 	}()
+	if err == nil {
+		return jobs.Complete(job, h.Result())
+	}
 	var steer *jobs.SteerError
 	cause := context.Cause(ctx)
 	switch {
-	case err == nil:
-		return jobs.Complete(job, h.Result())
 	case errors.Is(err, errNoHandler):
 		// The registry lost a kind that it was claimed for: somebody else may know it.
 		return jobs.Release(job, "worker")

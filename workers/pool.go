@@ -136,7 +136,7 @@ func (p *Pool) Run(ctx context.Context, grace time.Duration) error {
 	}
 	p.config.Log.Info().Int("jobs", p.Busy()).Msg("the grace is over, the handlers are told to stop")
 	p.halted.Store(true)
-	p.each(func(a *attempt) { a.cancel(jobs.ErrShutdown) })
+	p.each(func(a *attempt) { a.ctx.end(jobs.ErrShutdown) })
 	if !waitFor(ended, lastCall) {
 		p.each(func(a *attempt) { p.finish(a.work, jobs.Release(&a.work.Job.Job, "shutdown")) })
 	}

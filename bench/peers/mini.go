@@ -174,9 +174,9 @@ const accountSQL = `
 SELECT (SELECT count(*) FROM mini_asynq.jobs WHERE queue = $1),
        (SELECT count(*) FROM mini_asynq.jobs_finished WHERE queue = $1 AND status = 'completed'),
        (SELECT count(*) FROM mini_asynq.job_attempts a JOIN mini_asynq.jobs_finished f ON f.id = a.job_id WHERE f.queue = $1),
-       (SELECT count(*) FROM mini_asynq.outbox WHERE queue = $1 AND job_id IS NOT NULL),
+       (SELECT count(*) FROM mini_asynq.events WHERE queue = $1 AND job_id IS NOT NULL),
        (SELECT coalesce(sum(n), 0)::bigint FROM mini_asynq.ticks),
-       (SELECT count(*) FROM mini_asynq.outbox)`
+       (SELECT coalesce(sum(n), 0)::bigint FROM mini_asynq.outbox)`
 
 func (m *mini) Account(ctx context.Context) (a Account, err error) { return miniAccount(ctx, m.pool) }
 
@@ -207,7 +207,7 @@ func (m *mini) Stop() error {
 }
 
 // writtenSQL counts the events that were written, published or not.
-const writtenSQL = `SELECT count(*) FROM mini_asynq.outbox`
+const writtenSQL = `SELECT coalesce(sum(n), 0)::bigint FROM mini_asynq.outbox`
 
 // publish waits until every event that was written has its place in the stream: the pacer is a few milliseconds behind
 // the last commit, and it ends with the engine.

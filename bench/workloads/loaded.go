@@ -29,17 +29,13 @@ var fillSQL = []struct {
 	{`INSERT INTO mini_asynq.jobs (queue, kind, payload, status, run_at, max_retries, attempt_limit)
 	  SELECT 'later', 'later', jsonb_build_object('n', n), 'scheduled', now() + interval '1 day', 3, 4
 	    FROM generate_series(1, $1::integer) AS n`, loadedScheduled},
-	{`WITH done AS (
-	      INSERT INTO mini_asynq.jobs_finished (id, queue, kind, payload, status, max_retries, attempt, attempt_base, attempt_limit,
-	             run_at, created_at, updated_at, started_at, finished_at, priority, lease_losses, snoozes, redrives, version, fence,
-	             source, from_status)
-	      SELECT mini_asynq.uuid_v7(), 'elsewhere-' || n % 10, 'elsewhere', jsonb_build_object('n', n), 'completed', 3, 1, 0, 4,
-	             now(), now(), now(), now(), now(), 'normal', 0, 0, 0, 3, n, 'sql', 'running'
-	        FROM generate_series(1, $1::integer) AS n
-	      RETURNING id, fence)
-	  INSERT INTO mini_asynq.job_attempts (job_id, attempt_number, kept, job_finished_at, started_at, completed_at, status,
-	         fence, worker, wait_ms)
-	  SELECT id, 1, 'done', now(), now(), now(), 'completed', fence, 'elsewhere', 1 FROM done`, loadedFinished},
+	{`INSERT INTO mini_asynq.jobs_finished (id, queue, kind, payload, status, max_retries, attempt, attempt_base, attempt_limit,
+	         run_at, created_at, updated_at, started_at, finished_at, priority, lease_losses, snoozes, redrives, version, fence,
+	         source, from_status, event_xid, last_worker, last_started_at, last_run_ms)
+	  SELECT mini_asynq.uuid_v7(), 'elsewhere-' || n % 10, 'elsewhere', jsonb_build_object('n', n), 'completed', 3, 1, 0, 4,
+	         now(), now(), now(), now(), now(), 'normal', 0, 0, 0, 3, n, 'sql', 'running', pg_current_xact_id(), 'elsewhere',
+	         now(), 0
+	    FROM generate_series(1, $1::integer) AS n`, loadedFinished},
 }
 
 // loadedTemplate gives the name of the full database, made once in a session.

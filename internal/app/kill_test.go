@@ -155,7 +155,7 @@ func TestPausedNodesLateOutcomeIsRefused(t *testing.T) {
 	t.Parallel()
 	db := pgtest.NewDB(t)
 	first := spawn(t, db.DSN())
-	id := first.enqueue(`{"queue":"q","payload":{"sleep_ms":400}}`)
+	id := first.enqueue(`{"queue":"q","payload":{"sleep_ms":1500}}`)
 	pgtest.Eventually(t, 10*time.Second, "the job runs", func() bool {
 		_, job := first.call(http.MethodGet, "/api/v1/jobs/"+id, "")
 		return job["status"] == "running"
@@ -170,7 +170,7 @@ func TestPausedNodesLateOutcomeIsRefused(t *testing.T) {
 	_, after := second.call(http.MethodGet, "/api/v1/jobs/"+id, "")
 	require.Equal(t, done, after)
 	_, attempts := second.call(http.MethodGet, "/api/v1/jobs/"+id+"/attempts", "")
-	require.Len(t, attempts["data"], 2)
+	require.Len(t, attempts["data"], 2, "%v", attempts)
 }
 
 // TestTermEndsWithinTheGrace: also when it is said twice, and while a handler runs that takes longer than the grace.

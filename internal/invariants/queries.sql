@@ -6,7 +6,7 @@
 
 -- check_events
 check_events AS (
-    SELECT t.epoch, t.first_seq, t.first_seq - 1 + row_number() OVER (PARTITION BY t.epoch, t.first_seq ORDER BY o.id) AS seq, o.*
+    SELECT t.epoch, t.first_seq, t.first_seq - 1 + row_number() OVER (PARTITION BY t.epoch, t.first_seq ORDER BY o.id, o.place) AS seq, o.*
       FROM (SELECT *, coalesce(lag(snap) OVER (PARTITION BY epoch ORDER BY first_seq), base_snap) AS prev
               FROM mini_asynq.ticks JOIN mini_asynq.epochs USING (epoch)) t
       JOIN mini_asynq.events o
@@ -61,17 +61,18 @@ SELECT t.first_seq::text FROM mini_asynq.ticks t LEFT JOIN check_events e USING 
  GROUP BY t.epoch, t.first_seq, t.n HAVING count(e.seq) <> t.n
 
 -- E3 always: each event that the last tick sees is in exactly one tick
-SELECT o.id::text FROM mini_asynq.outbox o LEFT JOIN check_events e USING (id)
+SELECT o.id::text FROM mini_asynq.events o LEFT JOIN check_events e USING (id, place)
  WHERE pg_visible_in_snapshot(o.xid, (SELECT snap FROM mini_asynq.ticks ORDER BY epoch DESC, first_seq DESC LIMIT 1))
    AND NOT pg_visible_in_snapshot(o.xid, (SELECT base_snap FROM mini_asynq.epochs ORDER BY epoch DESC LIMIT 1))
- GROUP BY o.id HAVING count(e.id) <> 1
+ GROUP BY o.id, o.place HAVING count(e.id) <> 1
 
 -- E5 always: per job, each step starts where the last one ended, and the last one is the job's status
-SELECT job_id::text FROM (SELECT *, lag(to_status) OVER (PARTITION BY job_id ORDER BY id) AS p FROM mini_asynq.events
+SELECT job_id::text FROM (SELECT *, lag(to_status) OVER (PARTITION BY job_id ORDER BY id, place) AS p FROM mini_asynq.events
                            WHERE job_id IS NOT NULL) o
  WHERE from_status IS DISTINCT FROM p
  UNION SELECT j.id::text FROM mini_asynq.all_jobs j
-       LEFT JOIN LATERAL (SELECT to_status FROM mini_asynq.events o WHERE o.job_id = j.id ORDER BY o.id DESC LIMIT 1) o ON true
+       LEFT JOIN (SELECT DISTINCT ON (job_id) job_id, to_status FROM mini_asynq.events
+                   ORDER BY job_id, id DESC, place DESC) o ON o.job_id = j.id
         WHERE o.to_status IS DISTINCT FROM j.status
 
 -- E6 always: in the order of the stream a job's versions are 1, 2, 3
@@ -100,5 +101,3 @@ SELECT pid::text FROM pg_stat_activity
 SELECT 'outbox_default' WHERE EXISTS (SELECT FROM mini_asynq.outbox_default)
  UNION ALL SELECT 'jobs_done_default' WHERE EXISTS (SELECT FROM mini_asynq.jobs_done_default)
  UNION ALL SELECT 'jobs_dead_default' WHERE EXISTS (SELECT FROM mini_asynq.jobs_dead_default)
- UNION ALL SELECT 'job_attempts_done_default' WHERE EXISTS (SELECT FROM mini_asynq.job_attempts_done_default)
- UNION ALL SELECT 'job_attempts_dead_default' WHERE EXISTS (SELECT FROM mini_asynq.job_attempts_dead_default)
