@@ -3,7 +3,7 @@
 //
 // How positions come about (after PgQ): a tick is one row that holds a snapshot, the position of its first event and
 // their count. The events of a tick are those that became visible between the snapshot before and its own, ordered by
-// the id of their outbox row. So a position is arithmetic on stored snapshots: no event is written twice, an unfinished
+// the id of their row in the outbox and their place in it. So a position is arithmetic on stored snapshots: no event is written twice, an unfinished
 // transaction holds up nobody (its events fall into the tick after its commit), and whoever reads later reads the same.
 //
 // Who does what on a node: the Listener hears NOTIFY and passes on what it heard; it promises nothing. The Pacer makes

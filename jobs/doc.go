@@ -9,6 +9,6 @@
 // It knows pgx and nothing above: no logger, no metrics, no other package of the product. All stored time is the
 // database's: callers pass durations, SQL adds them to clock_timestamp().
 //
-// Lock order inside one transaction: an idempotency key, then rows of jobs in id order, then rows of job_attempts and
-// jobs_finished of the same jobs, then a row of queues.
+// Lock order inside one transaction: an idempotency key, then rows of jobs in id order, then rows of jobs_finished of
+// the same jobs, then a row of queues.
 package jobs
