@@ -227,6 +227,49 @@ CREATE TABLE mini_asynq.settings (
 -- The fence: one growing number for each claim. CACHE 1, so that it follows the order of claiming.
 CREATE SEQUENCE mini_asynq.fence AS bigint CACHE 1;
 
+-- Claims may commit asynchronously (jobs.Turn). A crash can lose such a claim and with it the advance of the sequence, which
+-- would then give out the same fence once more. So no claim is made after a crash before the fence has jumped beyond all
+-- that can have been lost. PostgreSQL itself says when that is due: it empties unlogged tables when it recovers from a crash
+-- and when a standby is promoted.
+CREATE UNLOGGED TABLE mini_asynq.fence_is_whole (
+    one_row boolean PRIMARY KEY DEFAULT true CHECK (one_row)
+);
+INSERT INTO mini_asynq.fence_is_whole DEFAULT VALUES;
+
+-- +goose StatementBegin
+-- may_claim is asked by every claim, once: MA503 if the fence must be mended first. A relaxed claim commits asynchronously.
+CREATE FUNCTION mini_asynq.may_claim(relaxed boolean) RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM mini_asynq.fence_is_whole) THEN
+        RAISE EXCEPTION 'PostgreSQL has recovered from a crash: the fence must be mended first' USING ERRCODE = 'MA503';
+    END IF;
+    IF relaxed THEN
+        PERFORM set_config('synchronous_commit', 'off', true);
+    END IF;
+    RETURN true;
+END
+$$;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+-- mend_fence makes the fence jump, durably, by more claims than a crash can have lost: a commit reaches the disk after three
+-- wal_writer_delay at the latest, 30 s at its largest setting. A twin waits for the first and finds it done.
+CREATE FUNCTION mini_asynq.mend_fence() RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    INSERT INTO mini_asynq.fence_is_whole DEFAULT VALUES ON CONFLICT DO NOTHING;
+    IF FOUND THEN
+        PERFORM setval('mini_asynq.fence', nextval('mini_asynq.fence') + 10000000);
+    END IF;
+END
+$$;
+-- +goose StatementEnd
+
 -- Which servers may use this schema: those whose own level is at least min_server.
 CREATE TABLE mini_asynq.compatibility (
     one_row    boolean PRIMARY KEY DEFAULT true CHECK (one_row),
@@ -263,8 +306,8 @@ CREATE VIEW mini_asynq.job_attempts AS
 
 -- +goose Down
 DROP VIEW mini_asynq.job_attempts, mini_asynq.all_jobs;
-DROP TABLE mini_asynq.compatibility, mini_asynq.settings, mini_asynq.idempotency_keys, mini_asynq.queues,
+DROP TABLE mini_asynq.compatibility, mini_asynq.fence_is_whole, mini_asynq.settings, mini_asynq.idempotency_keys, mini_asynq.queues,
     mini_asynq.jobs_finished, mini_asynq.jobs;
 DROP SEQUENCE mini_asynq.fence;
-DROP FUNCTION mini_asynq.request_hash(jsonb), mini_asynq.ms_between(timestamptz, timestamptz), mini_asynq.uuid_v7();
+DROP FUNCTION mini_asynq.mend_fence(), mini_asynq.may_claim(boolean), mini_asynq.request_hash(jsonb), mini_asynq.ms_between(timestamptz, timestamptz), mini_asynq.uuid_v7();
 DROP TYPE mini_asynq.attempt, mini_asynq.attempt_status, mini_asynq.job_priority, mini_asynq.job_status;
