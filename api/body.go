@@ -52,7 +52,7 @@ func readLimited(c *gin.Context, limit int64) ([]byte, error) {
 		c.Writer.Header().Set("Connection", "close") // the rest is not worth reading
 		return nil, bodyTooLarge(limit)
 	}
-	raw, err := io.ReadAll(http.MaxBytesReader(c.Writer, r.Body, limit))
+	raw, err := readAnnounced(c.Writer, r, limit)
 	if err != nil {
 		c.Writer.Header().Set("Connection", "close")
 		return nil, bodyReadError(err)
@@ -60,6 +60,20 @@ func readLimited(c *gin.Context, limit int64) ([]byte, error) {
 	// The deadline was for the body. Left standing it would end a long poll: net/http reads on to see a caller leave.
 	_ = http.NewResponseController(c.Writer).SetReadDeadline(time.Time{})
 	return raw, nil
+}
+
+// smallBody is how much a body may announce and be given the memory for before it is there.
+const smallBody = 8 << 10
+
+// readAnnounced reads a small body in one go: its connection holds it to the length that it announced. A large one is
+// given memory as it comes.
+func readAnnounced(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
+	if n := r.ContentLength; n > 0 && n <= min(limit, smallBody) {
+		raw := make([]byte, n)
+		_, err := io.ReadFull(r.Body, raw)
+		return raw, err
+	}
+	return io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
 }
 
 // Batches are let in by their size: decoded, checked and on its way to the database, one needs some ten times the memory
@@ -90,6 +104,9 @@ func checkMediaType(header http.Header) error {
 	types := header.Values("Content-Type")
 	if len(types) != 1 {
 		return refuse(unsupportedMediaType, "a body needs one Content-Type: application/json")
+	}
+	if types[0] == "application/json" {
+		return nil
 	}
 	media, params, err := mime.ParseMediaType(types[0])
 	if err != nil || media != "application/json" {

@@ -29,9 +29,23 @@ type decoder struct {
 
 // value is a part of a valid JSON text, without surrounding blanks.
 type value struct {
-	d       *decoder
-	pointer string
-	raw     []byte
+	d     *decoder
+	place place
+	raw   []byte
+}
+
+// place is where a value stands. Few values have a fault, so its pointer is put together when it is asked for.
+type place struct {
+	around string // the pointer to the container
+	name   string // the member's, or the element's number
+	inside bool   // false: the body itself
+}
+
+func (p place) pointer() string {
+	if !p.inside {
+		return p.around
+	}
+	return p.around + "/" + escapePointer(jobs.Storable(p.name, 64))
 }
 
 // decodeObject reads a body that is one object. depth is how deep it may nest.
@@ -71,11 +85,12 @@ func checkText(raw []byte, depth int) error {
 	case !utf8.Valid(raw):
 		return whole("invalid_utf8", "the body is not valid UTF-8")
 	}
+	if wellFormed(raw, depth) {
+		return nil
+	}
+	// From here on it is about what to say.
 	if pointer, deep := tooDeep(raw, depth); deep {
 		return refusedFields([]fieldError{{pointer, "too_deep", fmt.Sprintf("nested deeper than %d levels", jobs.MaxDepth)}})
-	}
-	if json.Valid(raw) {
-		return nil
 	}
 	var syntax *json.SyntaxError
 	var scratch json.RawMessage
@@ -140,6 +155,10 @@ func tooDeep(raw []byte, limit int) (pointer string, deep bool) {
 
 // stringEnd is the index after the string that begins at raw[i].
 func stringEnd(raw []byte, i int) int {
+	// Where no backslash is, the next quote ends it, and finding both is much faster than looking at each byte.
+	if n := bytes.IndexByte(raw[i+1:], '"'); n >= 0 && bytes.IndexByte(raw[i+1:i+1+n], '\\') < 0 {
+		return i + n + 2
+	}
 	for i++; i < len(raw); i++ {
 		switch raw[i] {
 		case '\\':
@@ -194,12 +213,12 @@ func (v value) isNull() bool { return string(v.raw) == "null" }
 
 // malformed notes a fault that makes the body unreadable.
 func (v value) malformed(code, detail string) {
-	v.d.malformed = append(v.d.malformed, fieldError{v.pointer, code, detail})
+	v.d.malformed = append(v.d.malformed, fieldError{v.place.pointer(), code, detail})
 }
 
 // refuse notes a value that is readable and not taken.
 func (v value) refuse(code, detail string) {
-	v.d.refused = append(v.d.refused, fieldError{v.pointer, code, detail})
+	v.d.refused = append(v.d.refused, fieldError{v.place.pointer(), code, detail})
 }
 
 func (v value) wrongType(want string) { v.malformed("wrong_type", "must be "+want) }
@@ -211,13 +230,14 @@ func (v value) object(member func(key string, v value) bool) {
 		return
 	}
 	var seen keySet
+	around := v.place.pointer()
 	for i := skipBlanks(v.raw, 1); v.raw[i] != '}' && !v.d.full(); {
 		keyEnd := stringEnd(v.raw, i)
-		name := value{v.d, v.pointer, v.raw[i:keyEnd]}
+		name := value{v.d, v.place, v.raw[i:keyEnd]}
 		i = skipBlanks(v.raw, skipBlanks(v.raw, keyEnd)+1)
 		end := valueEnd(v.raw, i)
 		if key, ok := name.textOf(); ok {
-			of := value{v.d, v.pointer + "/" + escapePointer(jobs.Storable(key, 64)), v.raw[i:end]}
+			of := value{v.d, place{around, key, true}, v.raw[i:end]}
 			switch {
 			case !seen.add(key):
 				of.malformed("repeated_field", "the field appears twice")
@@ -233,22 +253,25 @@ func (v value) object(member func(key string, v value) bool) {
 
 // keySet tells new names from repeated ones. Bodies have few names; a hostile one must not make that quadratic.
 type keySet struct {
-	few  []string
+	few  [16]string
+	n    int // of few
 	many map[string]struct{}
 }
 
 func (s *keySet) add(key string) bool {
 	if s.many == nil {
-		if slices.Contains(s.few, key) {
+		if slices.Contains(s.few[:s.n], key) {
 			return false
 		}
-		if s.few = append(s.few, key); len(s.few) > 16 {
-			s.many = make(map[string]struct{}, 2*len(s.few))
-			for _, k := range s.few {
-				s.many[k] = struct{}{}
-			}
+		if s.n < len(s.few) {
+			s.few[s.n] = key
+			s.n++
+			return true
 		}
-		return true
+		s.many = make(map[string]struct{}, 2*len(s.few))
+		for _, k := range s.few {
+			s.many[k] = struct{}{}
+		}
 	}
 	_, known := s.many[key]
 	s.many[key] = struct{}{}
@@ -261,10 +284,10 @@ func (v value) array(element func(n int, v value) bool) {
 		v.wrongType("an array")
 		return
 	}
-	i := skipBlanks(v.raw, 1)
+	i, around := skipBlanks(v.raw, 1), v.place.pointer()
 	for n := 0; v.raw[i] != ']' && !v.d.full(); n++ {
 		end := valueEnd(v.raw, i)
-		if !element(n, value{v.d, v.pointer + "/" + strconv.Itoa(n), v.raw[i:end]}) {
+		if !element(n, value{v.d, place{around, strconv.Itoa(n), true}, v.raw[i:end]}) {
 			return
 		}
 		if i = skipBlanks(v.raw, end); v.raw[i] == ',' {

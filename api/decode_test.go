@@ -2,6 +2,7 @@ package api
 
 import (
 	"encoding/json"
+	"fmt"
 	"math"
 	"net/http/httptest"
 	"net/netip"
@@ -107,6 +108,66 @@ func FuzzTooDeep(f *testing.F) {
 		}
 		require.Equal(t, most > limit, deep, "%q", raw)
 	})
+}
+
+// FuzzWellFormed: the one look at the bytes says what the standard library and the look at the depth say.
+func FuzzWellFormed(f *testing.F) {
+	for _, seed := range []string{
+		``, ` `, `{}`, `[]`, ` [ ] `, `{"a":1}`, `{"a":1,}`, `{,}`, `[1,]`, `[,1]`, `[1 2]`, `{"a"}`, `{"a":}`, `{"a" 1}`, `{a:1}`, `{1:2}`,
+		`{"a":{"b":[{},[],1]}}`, `[[[[]]]]`, `[[[]]`, `[}`, `{]`, `]`, `}`, `,`, `:`, `1 1`, `{}{}`, `[1]]`, `{"a":1}}`, `[{"a":[1`,
+		`"a"`, `"`, `"\`, `"\"`, `"\u"`, `"\u12"`, `"\u12g4"`, `"\u12aF"`, `"\x"`, `"\n\/\b\f\r\t\\"`, "\"\n\"", "\"\x1f\"", "\"\x7f\"",
+		`0`, `-0`, `-`, `01`, `1.`, `.1`, `1.5`, `1e`, `1e+`, `1E-3`, `+1`, `1.5e10`, `--1`, `1a`, `-a`, `true`, `false`, `null`, `tru`,
+		`truee`, `nul`, `True`, "\x00", "\xEF\xBB\xBF{}", "\v1", "\u00a01", "1\n", "\t\r\n 1",
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		const limit = 3
+		_, deep := tooDeep(raw, limit)
+		require.Equal(t, json.Valid(raw) && !deep, wellFormed(raw, limit), "%q", raw)
+		if len(raw) <= deepest { // it cannot nest deeper than that
+			require.Equal(t, json.Valid(raw), wellFormed(raw, deepest), "%q", raw)
+		}
+	})
+}
+
+func TestFaultsPointIntoTheBody(t *testing.T) {
+	t.Parallel()
+	many := make([]string, 40)
+	for i := range many {
+		many[i] = fmt.Sprintf(`"k%d":"v"`, i)
+	}
+	for body, want := range map[string]string{
+		`{"queue":1}`:                       "/queue",
+		`{"a/b~":1}`:                        "/a~1b~0",
+		`{"":1}`:                            "/",
+		`{"tags":["a",2]}`:                  "/tags/1",
+		`{"metadata":{"a":"b","c":2}}`:      "/metadata/c",
+		`{"metadata":{"a/":"b","a\/":"c"}}`: "/metadata/a~1",
+		`{"queue":"a","\u0071ueue":"b"}`:    "/queue",
+		`{"metadata":{` + strings.Join(many, ",") + `,"k0":"v"}}`:  "/metadata/k0",
+		`{"metadata":{` + strings.Join(many, ",") + `,"k39":"v"}}`: "/metadata/k39",
+		`[]`: "",
+		`{"payload":` + strings.Repeat("[", 65) + strings.Repeat("]", 65) + `}`: "/payload",
+	} {
+		_, err := decodeJob([]byte(body), jobs.MaxPayload)
+		require.Error(t, err, body)
+		faults := problemOf(err).errors
+		require.Len(t, faults, 1, body)
+		require.Equal(t, want, faults[0].Pointer, body)
+	}
+	_, err := decodeBatch([]byte(`{"jobs":[{},{"tags":[null]}]}`), jobs.MaxPayload)
+	require.Error(t, err)
+	require.Equal(t, "/jobs/1/tags/0", problemOf(err).errors[0].Pointer)
+}
+
+func TestStringsEndWhereTheyEnd(t *testing.T) {
+	t.Parallel()
+	for raw, want := range map[string]int{
+		`""`: 2, `"a"`: 3, `"a" "b"`: 3, `"\""`: 4, `"\\"`: 4, `"\\" "`: 4, `"a\"b"c`: 6, `"`: 1, `"a`: 2, `"\"`: 3, `"a\`: 3,
+	} {
+		require.Equal(t, want, min(stringEnd([]byte(raw), 0), len(raw)), raw)
+	}
 }
 
 // FuzzListFilter: no query string makes more than a refusal or a filter of storable values.

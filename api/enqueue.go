@@ -26,7 +26,7 @@ func takeHeaders(header http.Header, p *jobs.Params) error {
 		}
 		p.IdempotencyKey = key
 	}
-	if given := header.Get("traceparent"); p.Traceparent == "" && tracePattern.MatchString(given) {
+	if given := header.Get("Traceparent"); p.Traceparent == "" && tracePattern.MatchString(given) {
 		p.Traceparent = given
 	}
 	return nil
@@ -49,17 +49,16 @@ func (s *Server) enqueueJob(c *gin.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(c.Request.Context(), s.config.Deadline)
 	defer cancel()
-	answer := func(stored []jobs.Enqueued) (*keptAnswer, error) {
-		return s.storedAnswer(&stored[0].Job)
-	}
 	if params.IdempotencyKey != "" {
-		return s.enqueueOnce(ctx, c, params.IdempotencyKey, raw, answer, params)
+		return s.enqueueOnce(ctx, c, params.IdempotencyKey, raw, func(stored []jobs.Enqueued) (*keptAnswer, error) {
+			return s.storedAnswer(&stored[0].Job)
+		}, params)
 	}
 	stored, err := s.config.Inserter.Enqueue(ctx, params)
 	if err != nil {
 		return err
 	}
-	kept, err := answer(stored)
+	kept, err := s.storedAnswer(&stored[0].Job)
 	if err != nil {
 		return err
 	}
@@ -123,15 +122,21 @@ func inBatch(err error, n int) error {
 
 // storedAnswer is what POST /jobs says. No payload: answers to writes have none.
 func (s *Server) storedAnswer(job *jobs.Job) (*keptAnswer, error) {
-	raw, err := json.Marshal(bodyOf(job, show{}))
+	body := bodyOf(job, show{})
+	raw, err := body.MarshalJSON()
+	if err == nil && len(job.Metadata) > 0 {
+		raw, err = json.Marshal(json.RawMessage(raw)) // compacts what PostgreSQL wrote
+	}
 	if err != nil {
 		return nil, err
 	}
+	location := append(make([]byte, 0, 128), s.config.BasePath...)
+	location = append(location, prefix+"/jobs/"...)
 	return &keptAnswer{
 		Status:   http.StatusCreated,
-		Location: s.config.BasePath + prefix + "/jobs/" + job.ID.String(),
+		Location: string(appendID(location, job.ID)),
 		ETag:     etag(job.Version),
-		Body:     string(raw),
+		Body:     raw,
 	}, nil
 }
 
@@ -153,5 +158,5 @@ func batchAnswer(params []jobs.Params, stored []jobs.Enqueued) (*keptAnswer, err
 	if err != nil {
 		return nil, err
 	}
-	return &keptAnswer{Status: http.StatusCreated, Body: string(raw)}, nil
+	return &keptAnswer{Status: http.StatusCreated, Body: raw}, nil
 }

@@ -212,7 +212,7 @@ func decodeBatch(raw []byte, maxPayload int) ([]jobs.Params, error) {
 			f := newFields(maxPayload)
 			item.object(f.member)
 			if f.oversize && over == nil {
-				over = payloadOver(maxPayload, item.pointer+"/payload")
+				over = payloadOver(maxPayload, item.place.pointer()+"/payload")
 			}
 			params = append(params, f.params)
 			return true

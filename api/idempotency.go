@@ -30,23 +30,35 @@ func idempotencyHeader(header http.Header) (string, error) {
 // keptAnswer is an answer that can be given again. Body is text, so that a repeat gets the same bytes: jsonb would order
 // its members anew.
 type keptAnswer struct {
-	Status   int    `json:"status"`
-	Location string `json:"location,omitempty"`
-	ETag     string `json:"etag,omitempty"`
-	Body     string `json:"body"`
+	Status   int      `json:"status"`
+	Location string   `json:"location,omitempty"`
+	ETag     string   `json:"etag,omitempty"`
+	Body     keptBody `json:"body"`
+}
+
+// keptBody is bytes that JSON has as a string.
+type keptBody []byte
+
+// MarshalText gives the bytes.
+func (b keptBody) MarshalText() ([]byte, error) { return b, nil }
+
+// UnmarshalText takes a copy.
+func (b *keptBody) UnmarshalText(text []byte) error {
+	*b = bytes.Clone(text)
+	return nil
 }
 
 func (a *keptAnswer) write(c *gin.Context) {
 	header := c.Writer.Header()
-	header.Set("Content-Type", "application/json")
+	header["Content-Type"] = headerJSON
 	if a.Location != "" {
 		header.Set("Location", a.Location)
 	}
 	if a.ETag != "" {
-		header.Set("ETag", a.ETag)
+		header.Set("Etag", a.ETag) // as net/http spells ETag
 	}
 	c.Status(a.Status)
-	_, _ = c.Writer.WriteString(a.Body) // a caller who left needs no answer
+	_, _ = c.Writer.Write(a.Body) // a caller who left needs no answer
 }
 
 // enqueueOnce stores jobs and their answer under a key, or gives the first answer again.

@@ -88,8 +88,7 @@ func (s *Server) checkOrigin(c *gin.Context) *problem {
 	if len(origins) == 1 && slices.Contains(s.config.CORSOrigins, origins[0]) && !s.ownOrigin(r, origins[0]) {
 		return s.fromListedOrigin(c, origins[0])
 	}
-	socket := c.FullPath() == s.config.BasePath+prefix+"/ws"
-	if r.Method == http.MethodGet && !socket || r.Method == http.MethodOptions {
+	if r.Method == http.MethodOptions || r.Method == http.MethodGet && c.FullPath() != s.config.BasePath+prefix+"/ws" {
 		return nil
 	}
 	sameSite := site == "" || site == "same-origin" || site == "none"

@@ -204,4 +204,9 @@ func jobID(c *gin.Context) (uuid.UUID, error) {
 }
 
 // noQuery refuses parameters where there are none.
-func noQuery(c *gin.Context) error { return queryOf(c.Request).fault }
+func noQuery(c *gin.Context) error {
+	if c.Request.URL.RawQuery == "" {
+		return nil
+	}
+	return queryOf(c.Request).fault
+}

@@ -2,7 +2,6 @@ package api
 
 import (
 	"net/http"
-	"slices"
 
 	"github.com/gin-gonic/gin"
 )
@@ -85,13 +84,6 @@ func (s *Server) Routes() []Route {
 		out[i] = Route{r.method, s.config.BasePath + r.path, r.scope}
 	}
 	return out
-}
-
-// exempt tells whether a matched address, as a whole, is one that any Host may name.
-func (s *Server) exempt(template string) bool {
-	return slices.ContainsFunc([]string{"/health", "/health/live", "/health/ready"}, func(path string) bool {
-		return template == s.config.BasePath+prefix+path
-	})
 }
 
 // serve is the way to one handler: draining, caller, scope, handler, answer.

@@ -34,6 +34,7 @@ type Server struct {
 	failures *failures
 	admin    credential
 	batches  *semaphore.Weighted      // bytes of batches
+	exempt   []string                 // templates of the addresses that any Host may name
 	seconds  *prometheus.HistogramVec // nil: not measured
 
 	drain    sync.Once
@@ -137,6 +138,9 @@ func (s *Server) routes() *gin.Engine {
 	})
 	for _, r := range s.policy() {
 		e.Handle(r.method, s.config.BasePath+r.path, s.serve(r))
+		if r.flags&anyHost != 0 {
+			s.exempt = append(s.exempt, s.config.BasePath+r.path)
+		}
 	}
 	return e
 }

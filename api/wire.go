@@ -17,13 +17,11 @@ import (
 // stamp is a time: RFC 3339, UTC, microseconds; null when zero.
 type stamp time.Time
 
-const stampLayout = "2006-01-02T15:04:05.000000Z"
-
 func (t stamp) MarshalJSON() ([]byte, error) {
 	if time.Time(t).IsZero() {
 		return []byte("null"), nil
 	}
-	return time.Time(t).UTC().AppendFormat(make([]byte, 0, 32), `"`+stampLayout+`"`), nil
+	return appendStamp(make([]byte, 0, 32), t), nil
 }
 
 // text is a string; null when empty.
@@ -72,41 +70,89 @@ func emptyNotNull[T any](items []T) []T {
 	return items
 }
 
+// jobBody is a job in an answer; MarshalJSON knows its names.
 type jobBody struct {
-	ID                uuid.UUID       `json:"id"`
-	Queue             string          `json:"queue"`
-	Kind              string          `json:"kind"`
-	Payload           json.RawMessage `json:"payload,omitempty"`
-	Priority          jobs.Priority   `json:"priority"`
-	Status            jobs.Status     `json:"status"`
-	Reason            text            `json:"reason"`
-	MaxRetries        int             `json:"max_retries"`
-	Attempt           int             `json:"attempt"`
-	AttemptsLeft      int             `json:"attempts_left"`
-	Snoozes           int             `json:"snoozes"`
-	Redrives          int             `json:"redrives"`
-	RunAt             stamp           `json:"run_at"`
-	Timeout           span            `json:"timeout"`
-	IdempotencyKey    text            `json:"idempotency_key"`
-	Tags              []string        `json:"tags"`
-	Metadata          json.RawMessage `json:"metadata"`
-	Fence             *int64          `json:"fence"`
-	LockedBy          text            `json:"locked_by"`
-	LockedAt          stamp           `json:"locked_at"`
-	LeaseExpiresAt    stamp           `json:"lease_expires_at"`
-	CancelRequestedAt stamp           `json:"cancel_requested_at"`
-	Progress          *progressBody   `json:"progress"`
-	Result            json.RawMessage `json:"result,omitempty"`
-	Error             *failureBody    `json:"error"`
-	Source            string          `json:"source"`
-	Traceparent       text            `json:"traceparent"`
-	Version           int64           `json:"version"`
-	AllowedActions    []jobs.Action   `json:"allowed_actions"`
-	CreatedAt         stamp           `json:"created_at"`
-	UpdatedAt         stamp           `json:"updated_at"`
-	StartedAt         stamp           `json:"started_at"`
-	FinishedAt        stamp           `json:"finished_at"`
-	Attempts          []attemptBody   `json:"attempts,omitempty"`
+	ID                uuid.UUID
+	Queue             string
+	Kind              string
+	Payload           json.RawMessage // absent when empty
+	Priority          jobs.Priority
+	Status            jobs.Status
+	Reason            text
+	MaxRetries        int
+	Attempt           int
+	AttemptsLeft      int
+	Snoozes           int
+	Redrives          int
+	RunAt             stamp
+	Timeout           span
+	IdempotencyKey    text
+	Tags              []string
+	Metadata          json.RawMessage
+	Fence             *int64
+	LockedBy          text
+	LockedAt          stamp
+	LeaseExpiresAt    stamp
+	CancelRequestedAt stamp
+	Progress          *progressBody
+	Result            json.RawMessage // absent when empty
+	Error             *failureBody
+	Source            string
+	Traceparent       text
+	Version           int64
+	AllowedActions    []jobs.Action
+	CreatedAt         stamp
+	UpdatedAt         stamp
+	StartedAt         stamp
+	FinishedAt        stamp
+	Attempts          []attemptBody // absent when empty
+}
+
+// MarshalJSON writes by hand: each enqueue is answered with a job, and by reflection that was a third of the time that the
+// call spends here (measured).
+func (b jobBody) MarshalJSON() ([]byte, error) {
+	m := members{out: make([]byte, 0, 1024)}
+	m.id("id", b.ID)
+	m.text("queue", b.Queue)
+	m.text("kind", b.Kind)
+	if len(b.Payload) > 0 {
+		m.document("payload", b.Payload)
+	}
+	m.text("priority", string(b.Priority))
+	m.text("status", string(b.Status))
+	m.textOrNull("reason", b.Reason)
+	m.integer("max_retries", int64(b.MaxRetries))
+	m.integer("attempt", int64(b.Attempt))
+	m.integer("attempts_left", int64(b.AttemptsLeft))
+	m.integer("snoozes", int64(b.Snoozes))
+	m.integer("redrives", int64(b.Redrives))
+	m.stamp("run_at", b.RunAt)
+	m.value("timeout", b.Timeout, b.Timeout != 0)
+	m.textOrNull("idempotency_key", b.IdempotencyKey)
+	writeTexts(&m, "tags", b.Tags)
+	m.document("metadata", b.Metadata)
+	m.value("fence", b.Fence, b.Fence != nil)
+	m.textOrNull("locked_by", b.LockedBy)
+	m.stamp("locked_at", b.LockedAt)
+	m.stamp("lease_expires_at", b.LeaseExpiresAt)
+	m.stamp("cancel_requested_at", b.CancelRequestedAt)
+	m.value("progress", b.Progress, b.Progress != nil)
+	if len(b.Result) > 0 {
+		m.document("result", b.Result)
+	}
+	m.value("error", b.Error, b.Error != nil)
+	m.text("source", b.Source)
+	m.textOrNull("traceparent", b.Traceparent)
+	m.integer("version", b.Version)
+	writeTexts(&m, "allowed_actions", b.AllowedActions)
+	m.stamp("created_at", b.CreatedAt)
+	m.stamp("updated_at", b.UpdatedAt)
+	m.stamp("started_at", b.StartedAt)
+	m.stamp("finished_at", b.FinishedAt)
+	if len(b.Attempts) > 0 {
+		m.value("attempts", b.Attempts, true)
+	}
+	return m.end()
 }
 
 type progressBody struct {
