@@ -6,8 +6,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/mini-asynq/mini-asynq/jobs"
 )
 
 // Want says what a demand takes.
@@ -107,13 +105,6 @@ func (g *group) queue(name string) *queueState {
 		g.queues[name] = q
 	}
 	return q
-}
-
-// wake makes a queue hot, if it is one of the group's.
-func (g *group) wake(name string, priority int, key jobs.Key) {
-	if q := g.queue(name); q != nil {
-		q.wake(priority, key)
-	}
 }
 
 // plan divides n slots among the hot queues: smooth weighted round robin, so that in any run of jobs as long as the sum

@@ -77,7 +77,9 @@ func (d *Dispatcher) Join(want Want) *Demand {
 func (d *Dispatcher) WakeQueue(queue string, priority jobs.Priority, key jobs.Key) {
 	d.mu.Lock()
 	for _, g := range d.groups {
-		g.wake(queue, priority.Index(), key)
+		if q, p := g.queue(queue), priority.Index(); q != nil && p >= 0 {
+			q.wake(p, key)
+		}
 	}
 	d.mu.Unlock()
 	d.poke()
@@ -87,7 +89,9 @@ func (d *Dispatcher) WakeQueue(queue string, priority jobs.Priority, key jobs.Ke
 func (d *Dispatcher) WakeWhole(queue string) {
 	d.mu.Lock()
 	for _, g := range d.groups {
-		g.wake(queue, -1, jobs.Key{})
+		if q := g.queue(queue); q != nil {
+			q.wakeWhole()
+		}
 	}
 	d.mu.Unlock()
 	d.poke()
@@ -106,7 +110,7 @@ func (d *Dispatcher) Hint() {
 			if n++; n > maxHinted {
 				break
 			}
-			q.wake(-1, jobs.Key{})
+			q.hint()
 		}
 	}
 	d.mu.Unlock()
@@ -251,7 +255,7 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 // turn is one round trip that was planned.
 type turn struct {
 	group   *group // nil: outcomes only
-	sent    []sent
+	sent    []*sent
 	slots   int // idle slots that the claims are for
 	reports []report
 	storing int  // how many reports it began with
@@ -476,6 +480,9 @@ func (d *Dispatcher) end(t *turn, result *jobs.TurnResult, err error) {
 		}
 		// A lock that was not to be had took the claims back with it.
 		d.suspect = d.suspect || len(t.sent) > 0 && !jobs.Locked(err) || t.recover
+	}
+	for _, s := range t.sent {
+		s.queue.landed(s)
 	}
 	var works []*Work
 	if result != nil {

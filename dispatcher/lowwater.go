@@ -1,6 +1,7 @@
 package dispatcher
 
 import (
+	"slices"
 	"time"
 
 	"github.com/mini-asynq/mini-asynq/jobs"
@@ -18,17 +19,24 @@ type queueState struct {
 	after time.Time // not before: what is pending is locked by somebody
 	pause time.Duration
 
-	// low is, per priority, the smallest key that the last claim returned: the next one starts there, so that index
+	// low is, per priority, the largest key that the last claim returned: the next one starts there, so that index
 	// entries of jobs that were claimed before are not read again while some transaction of the cluster can still see
-	// them. whole: the next claim reads the full range instead, and looks whether anything is left.
+	// them. whole: the next claim reads the full range instead.
 	low       [3]jobs.Key
 	whole     bool
-	lastWhole time.Time
+	nextWhole time.Time // when a queue that stays hot is claimed over its full range again
+	full      bool      // the last claim brought all that it asked for
+	flying    []*sent   // claims under way
 }
 
-// wholeEvery is how often a queue that stays hot is claimed over its full range: a row to the left of the low-water key
-// may have come back without any event.
-const wholeEvery = time.Second
+// A queue that stays hot is claimed over its full range now and then: a row to the left of the low-water key may have come
+// back without any event. That takes long while an old transaction keeps dead entries alive, so it gets a share of the
+// time at most: the pause is so many times as long as the last such turn took.
+const (
+	wholeEvery    = time.Second
+	wholeShare    = 20
+	maxWholeEvery = 30 * time.Second
+)
 
 // First and last pause before a queue whose pending jobs are all locked is looked at again.
 const (
@@ -36,17 +44,30 @@ const (
 	lastPause  = time.Second
 )
 
-// wake makes the queue hot; key is the place of the new work in line, priority is -1 if that is not known.
+// wake makes the queue hot, for work at a place in line.
 func (q *queueState) wake(priority int, key jobs.Key) {
-	if !q.hot || priority < 0 {
-		q.whole = true
-	}
-	q.hot = true
-	q.wakes++
-	q.after = time.Time{}
-	if priority >= 0 && key.Less(q.low[priority]) {
+	q.hint()
+	if key.Less(q.low[priority]) {
 		q.low[priority] = key
 	}
+	for _, s := range q.flying {
+		if !s.isNamed[priority] || key.Less(s.named[priority]) {
+			s.isNamed[priority], s.named[priority] = true, key
+		}
+	}
+}
+
+// hint makes the queue hot: it may have got work, of which the stream will say the place.
+func (q *queueState) hint() {
+	q.whole = q.whole || !q.hot
+	q.hot, q.after = true, time.Time{}
+	q.wakes++
+}
+
+// wakeWhole makes the queue hot, for work anywhere in its line.
+func (q *queueState) wakeWhole() {
+	q.hint()
+	q.whole = true
 }
 
 func (q *queueState) claimable(now time.Time) bool {
@@ -58,39 +79,57 @@ type sent struct {
 	queue *queueState
 	claim jobs.Claim
 	wakes int // of the queue, when it was made
+	at    time.Time
+
+	// The smallest place in line, per priority, that was named since: the claim may not have seen it.
+	named   [3]jobs.Key
+	isNamed [3]bool
 }
 
 // claim makes the claim for the queue's share.
-func (q *queueState) claim(w Want, lease time.Duration, now time.Time) sent {
-	whole := q.whole || now.Sub(q.lastWhole) >= wholeEvery
-	c := jobs.Claim{Queue: q.name, Limit: q.share, Kinds: w.Kinds, Worker: w.Worker, Lease: lease, Probe: whole}
+func (q *queueState) claim(w Want, lease time.Duration, now time.Time) *sent {
+	whole := q.whole || !now.Before(q.nextWhole)
+	// While claims come back full there is no need to ask whether anything is left.
+	c := jobs.Claim{Queue: q.name, Limit: q.share, Kinds: w.Kinds, Worker: w.Worker, Lease: lease, Probe: whole && !q.full}
 	if whole {
-		q.lastWhole, q.whole = now, false
+		q.nextWhole, q.whole = now.Add(wholeEvery), false
 	} else {
 		c.From = q.low
 	}
-	return sent{queue: q, claim: c, wakes: q.wakes}
+	s := &sent{queue: q, claim: c, wakes: q.wakes, at: now}
+	q.flying = append(q.flying, s)
+	return s
+}
+
+// landed takes a claim out of those under way, whatever came of it.
+func (q *queueState) landed(s *sent) {
+	q.flying = slices.DeleteFunc(q.flying, func(o *sent) bool { return o == s })
 }
 
 // learn takes in what a claim brought. left says whether something was pending afterwards; it is known after a claim
-// over the full range only. What was said while the claim was under way stands: a place in line that is lower than what
-// the claim saw, and that the queue is to be looked at as a whole.
-func (q *queueState) learn(s sent, left bool, got []*jobs.Claimed, now time.Time) {
+// with Probe only. What was said while the claim was under way stands: a place in line that is lower than what the claim
+// saw, and that the queue is to be looked at as a whole. Up to the last job that it brought, a claim took all that was
+// pending and known when it was sent, but for what others had locked: their claims take it, or a look at the full range.
+func (q *queueState) learn(s *sent, left bool, got []*jobs.Claimed, now time.Time) {
 	woken := q.wakes != s.wakes
-	var seen [3]bool
-	for _, j := range got { // in the order of the line
-		if p := j.Priority.Index(); p >= 0 && !seen[p] {
-			seen[p] = true
-			if key := (jobs.Key{RunAt: j.RunAt, ID: j.ID}); !woken || key.Less(q.low[p]) {
-				q.low[p] = key
+	for n, j := range got { // in the order of the line: the last one of each priority
+		if p := j.Priority.Index(); p >= 0 && (n == len(got)-1 || got[n+1].Priority != j.Priority) {
+			q.low[p] = jobs.Key{RunAt: j.RunAt, ID: j.ID}
+			if s.isNamed[p] && s.named[p].Less(q.low[p]) {
+				q.low[p] = s.named[p]
 			}
 		}
 	}
+	if s.claim.From == [3]jobs.Key{} {
+		pause := min(max(wholeShare*now.Sub(s.at), wholeEvery), maxWholeEvery)
+		q.nextWhole = now.Add(pause)
+	}
+	q.full = len(got) >= s.claim.Limit
 	switch {
-	case len(got) >= s.claim.Limit:
+	case q.full:
 		q.pause = 0
 	case !s.claim.Probe:
-		// The range from the low-water key on is used up: the full one decides.
+		// The range from the low-water key on is used up, or nobody asked what is left: the full range decides.
 		q.whole = true
 	case woken:
 		q.whole = true
