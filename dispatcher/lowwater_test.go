@@ -1,0 +1,118 @@
+package dispatcher
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+
+	"github.com/mini-asynq/mini-asynq/jobs"
+)
+
+// line makes n jobs of normal priority, one second apart, from a second on.
+func line(from, n int) []*jobs.Claimed {
+	list := make([]*jobs.Claimed, n)
+	for i := range list {
+		list[i] = &jobs.Claimed{}
+		list[i].ID, list[i].Priority, list[i].RunAt = uuid.New(), jobs.Normal, time.Unix(int64(from+i), 0)
+	}
+	return list
+}
+
+func place(second int) jobs.Key { return jobs.Key{RunAt: time.Unix(int64(second), 0)} }
+
+var normal = jobs.Normal.Index()
+
+// claimed sends a claim for n jobs and takes in what it brought after a while; during is called in between.
+func claimed(q *queueState, now *time.Time, took time.Duration, n int, got []*jobs.Claimed, during func()) jobs.Claim {
+	q.share = n
+	s := q.claim(Want{}, time.Minute, *now)
+	if during != nil {
+		during()
+	}
+	*now = now.Add(took)
+	q.landed(s)
+	q.learn(s, false, got, *now)
+	return s.claim
+}
+
+// TestLowWaterKeyFollowsABusyQueue: a backlog is not read again from its beginning, whatever hints and new jobs come in
+// meanwhile (with every tick of the stream there is a hint).
+func TestLowWaterKeyFollowsABusyQueue(t *testing.T) {
+	t.Parallel()
+	now := time.Unix(0, 0)
+	q := &queueState{name: "q", weight: 1}
+	q.wake(normal, place(1))
+	first := claimed(q, &now, time.Millisecond, 10, line(1, 10), q.hint)
+	require.Zero(t, first.From)
+	for i := 1; i < 50; i++ {
+		busy := func() {
+			q.hint()
+			q.wake(normal, place(10_000+i))
+		}
+		c := claimed(q, &now, time.Millisecond, 10, line(1+10*i, 10), busy)
+		require.True(t, c.From[normal].RunAt.Equal(time.Unix(int64(10*i), 0)), "claim %d begins at %s", i, c.From[normal].RunAt)
+		require.False(t, c.Probe)
+	}
+}
+
+// TestPlaceNamedDuringAClaimIsNotPassedOver: a job that became pending while a claim was under way may not have been seen
+// by it, so the next claim begins there, also if another one lands in between.
+func TestPlaceNamedDuringAClaimIsNotPassedOver(t *testing.T) {
+	t.Parallel()
+	now := time.Unix(0, 0)
+	q := &queueState{name: "q", weight: 1}
+	q.wake(normal, place(1))
+	claimed(q, &now, time.Millisecond, 10, line(1, 10), nil)
+	q.share = 10
+	slow := q.claim(Want{}, time.Minute, now)
+	q.wake(normal, place(15))
+	claimed(q, &now, time.Millisecond, 10, line(21, 10), nil)
+	q.landed(slow)
+	q.learn(slow, false, line(11, 10), now) // did not see 15
+	require.Equal(t, place(15), q.low[normal])
+}
+
+// TestLookAtTheWholeLineGetsAShareOfTheTime: it is due once a second, and less often when an old transaction makes it slow.
+func TestLookAtTheWholeLineGetsAShareOfTheTime(t *testing.T) {
+	t.Parallel()
+	now := time.Unix(0, 0)
+	q := &queueState{name: "q", weight: 1}
+	q.wake(normal, place(1))
+	looks := func(took time.Duration) (whole int) {
+		for end := now.Add(100 * time.Second); now.Before(end); {
+			before := now
+			c := claimed(q, &now, 0, 10, line(1, 10), nil)
+			now = before.Add(50 * time.Millisecond)
+			if c.From == [3]jobs.Key{} {
+				whole++
+				now = before
+				s := &sent{queue: q, claim: c, at: before}
+				now = now.Add(took)
+				q.learn(s, false, line(1, 10), now)
+			}
+		}
+		return whole
+	}
+	require.InDelta(t, 100, looks(time.Millisecond), 7)
+	require.InDelta(t, 10, looks(500*time.Millisecond), 2)
+	require.InDelta(t, 3, looks(10*time.Second), 1)
+}
+
+// TestOnlyAShortClaimAsksWhatIsLeft: the question costs a look at all dead entries of the line.
+func TestOnlyAShortClaimAsksWhatIsLeft(t *testing.T) {
+	t.Parallel()
+	now := time.Unix(0, 0)
+	q := &queueState{name: "q", weight: 1}
+	q.wake(normal, place(1))
+	require.True(t, claimed(q, &now, 0, 10, line(1, 10), nil).Probe, "the first one may be the last")
+	now = now.Add(2 * wholeEvery)
+	full := claimed(q, &now, 0, 10, line(11, 10), nil)
+	require.Zero(t, full.From)
+	require.False(t, full.Probe)
+	require.False(t, claimed(q, &now, 0, 10, line(21, 3), nil).Probe)
+	require.True(t, q.hot)
+	require.True(t, claimed(q, &now, 0, 10, nil, nil).Probe)
+	require.False(t, q.hot)
+}
