@@ -50,7 +50,7 @@ type Claim struct {
 // outer limit is. Locks: the rows it takes, in index order, and it passes over rows that others hold. A twin at the same
 // time takes other rows. A paused queue gives nothing: its row is read in the same snapshot.
 //
-// mini_asynq.may_claim is an InitPlan, run once and before the first row is taken; it is what stateBrokenFence comes from.
+// Whether the fence is whole, and how the claim commits ($12), is an InitPlan: run once, before the first row is taken.
 //
 // The range starts at a key that the caller remembers. Index entries of jobs that were claimed earlier stay to the left
 // of it for as long as any transaction of the cluster could still see them; without the key each claim would read them
@@ -66,7 +66,9 @@ UPDATE mini_asynq.jobs
        updated_at = clock_timestamp(), started_at = coalesce(started_at, clock_timestamp()),
        from_status = status, prev_event_xid = event_xid, event_xid = pg_current_xact_id(),
        cause = NULL, actor = NULL, comment = NULL
- WHERE (SELECT mini_asynq.may_claim($12)) AND ctid = ANY (ARRAY(
+ WHERE (SELECT CASE WHEN NOT EXISTS (SELECT FROM mini_asynq.fence_is_whole) THEN mini_asynq.refuse_claim()
+                    WHEN $12 THEN set_config('synchronous_commit', 'off', true) = 'off' ELSE true END)
+   AND ctid = ANY (ARRAY(
        SELECT ctid FROM (
            SELECT ctid FROM mini_asynq.jobs
             WHERE queue = $1 AND priority = 'high' AND status = 'pending' AND attempt < attempt_limit AND (run_at, id) >= ($4, $5)

@@ -80,7 +80,7 @@ const (
 	stateQueryCancelled   = "57014"
 	stateAdminShutdown    = "57P01"
 	stateCrashShutdown    = "57P02"
-	stateBrokenFence      = "MA503" // mini_asynq.may_claim
+	stateBrokenFence      = "MA503" // mini_asynq.refuse_claim
 	stateCachedPlan       = "0A000" // "cached plan must not change result type", after a migration
 )
 

@@ -158,9 +158,7 @@ CREATE TABLE mini_asynq.outbox (
     at      timestamptz        NOT NULL DEFAULT clock_timestamp(),
     n       integer            NOT NULL,    -- how many events
     job_ids uuid[]             NOT NULL,    -- whom they are about, one by one; null: no job
-    events  mini_asynq.event[] NOT NULL,
-
-    CONSTRAINT outbox_n CHECK (n >= 1 AND cardinality(job_ids) = n AND cardinality(events) = n)
+    events  mini_asynq.event[] NOT NULL
 ) PARTITION BY RANGE (at);
 CREATE TABLE mini_asynq.outbox_default PARTITION OF mini_asynq.outbox DEFAULT;
 -- Rows stay in the table up to half a page, and compression would cost more than all else that is done for an event.
