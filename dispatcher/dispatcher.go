@@ -409,12 +409,16 @@ func (d *Dispatcher) run(ctx context.Context, t *turn) error {
 // settle tells what became of outcomes.
 func (d *Dispatcher) settle(reports []report, verdicts []jobs.Verdict) {
 	d.leases.drop(reports, verdicts)
-	var busy []report
+	var busy, undecided []report
 	for i, r := range reports {
 		v := verdicts[i]
-		if v.Busy {
+		if v.Open() {
 			r.outcome = r.outcome.Patient() // or it would wait again, and the whole turn with it
-			busy = append(busy, r)
+			if v.Busy {
+				busy = append(busy, r)
+			} else {
+				undecided = append(undecided, r)
+			}
 			continue
 		}
 		if v.Fault != nil {
@@ -430,6 +434,9 @@ func (d *Dispatcher) settle(reports []report, verdicts []jobs.Verdict) {
 		if r.stored != nil {
 			r.stored(r.work, v)
 		}
+	}
+	for _, r := range undecided {
+		d.report(r)
 	}
 	if len(busy) > 0 {
 		d.later(busy)

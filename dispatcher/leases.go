@@ -52,7 +52,7 @@ func (l *leases) drop(reports []report, verdicts []jobs.Verdict) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for i, r := range reports {
-		if !verdicts[i].Busy && l.held[r.work.Job.ID] == r.work {
+		if !verdicts[i].Open() && l.held[r.work.Job.ID] == r.work {
 			delete(l.held, r.work.Job.ID)
 		}
 	}

@@ -50,7 +50,8 @@ type Claim struct {
 // outer limit is. Locks: the rows it takes, in index order, and it passes over rows that others hold. A twin at the same
 // time takes other rows. A paused queue gives nothing: its row is read in the same snapshot.
 //
-// Whether the fence is whole, and how the claim commits ($12), is an InitPlan: run once, before the first row is taken.
+// Whether the fence is whole, whether the queue is paused, and how the claim commits ($12), is one InitPlan and a one-time
+// filter: asked once, before any row is looked at.
 //
 // The range starts at a key that the caller remembers. Index entries of jobs that were claimed earlier stay to the left
 // of it for as long as any transaction of the cluster could still see them; without the key each claim would read them
@@ -67,27 +68,25 @@ UPDATE mini_asynq.jobs
        from_status = status, prev_event_xid = event_xid, event_xid = pg_current_xact_id(),
        cause = NULL, actor = NULL, comment = NULL
  WHERE (SELECT CASE WHEN NOT EXISTS (SELECT FROM mini_asynq.fence_is_whole) THEN mini_asynq.refuse_claim()
+                    WHEN EXISTS (SELECT FROM mini_asynq.queues WHERE name = $1 AND paused) THEN false
                     WHEN $12 THEN set_config('synchronous_commit', 'off', true) = 'off' ELSE true END)
    AND ctid = ANY (ARRAY(
        SELECT ctid FROM (
            SELECT ctid FROM mini_asynq.jobs
             WHERE queue = $1 AND priority = 'high' AND status = 'pending' AND attempt < attempt_limit AND (run_at, id) >= ($4, $5)
               AND ($10::text[] IS NULL OR kind = ANY ($10))
-              AND NOT EXISTS (SELECT FROM mini_asynq.queues WHERE name = $1 AND paused)
             ORDER BY run_at, id LIMIT $11 FOR UPDATE SKIP LOCKED) high
        UNION ALL
        SELECT ctid FROM (
            SELECT ctid FROM mini_asynq.jobs
             WHERE queue = $1 AND priority = 'normal' AND status = 'pending' AND attempt < attempt_limit AND (run_at, id) >= ($6, $7)
               AND ($10::text[] IS NULL OR kind = ANY ($10))
-              AND NOT EXISTS (SELECT FROM mini_asynq.queues WHERE name = $1 AND paused)
             ORDER BY run_at, id LIMIT $11 FOR UPDATE SKIP LOCKED) normal
        UNION ALL
        SELECT ctid FROM (
            SELECT ctid FROM mini_asynq.jobs
             WHERE queue = $1 AND priority = 'low' AND status = 'pending' AND attempt < attempt_limit AND (run_at, id) >= ($8, $9)
               AND ($10::text[] IS NULL OR kind = ANY ($10))
-              AND NOT EXISTS (SELECT FROM mini_asynq.queues WHERE name = $1 AND paused)
             ORDER BY run_at, id LIMIT $11 FOR UPDATE SKIP LOCKED) low
        LIMIT $11))
 RETURNING id, kind, payload, priority::text, attempt, attempt_base, attempt_limit, lease_losses, snoozes, version, fence,
@@ -188,10 +187,13 @@ func (t Turn) Do(ctx context.Context, db DB) (TurnResult, error) {
 }
 
 func (t Turn) try(ctx context.Context, db DB) (TurnResult, error) {
-	plain, other := splitOutcomes(t.Outcomes)
+	completed, failed, other := splitOutcomes(t.Outcomes)
 	batch := &pgx.Batch{}
-	if len(plain) > 0 {
-		queueCompleted(batch, t.Outcomes, plain)
+	if len(completed) > 0 {
+		queueCompleted(batch, t.Outcomes, completed)
+	}
+	if len(failed) > 0 {
+		queueFailed(batch, t.Outcomes, failed)
 	}
 	if len(other) > 0 {
 		queueFinish(batch, t.Outcomes, other)
@@ -208,8 +210,13 @@ func (t Turn) try(ctx context.Context, db DB) (TurnResult, error) {
 	sentAt := time.Now() // monotonic: leases are counted from before the request left
 	answers := db.SendBatch(ctx, batch)
 	err := func() error {
-		if len(plain) > 0 {
-			if err := readCompleted(answers, t.Outcomes, plain, result.Verdicts); err != nil {
+		if len(completed) > 0 {
+			if err := readCompleted(answers, t.Outcomes, completed, result.Verdicts); err != nil {
+				return fmt.Errorf("finish: %w", err)
+			}
+		}
+		if len(failed) > 0 {
+			if err := readFailed(answers, t.Outcomes, failed, result.Verdicts); err != nil {
 				return fmt.Errorf("finish: %w", err)
 			}
 		}

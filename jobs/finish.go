@@ -40,6 +40,32 @@ WITH outcome AS (
 )
 SELECT coalesce(array_agg(fence), '{}') FROM gone`
 
+// failedSQL ends attempts that failed and whose job has an attempt left: the next most common case. The row may say more than
+// its node knew (a cancel was requested): it is not touched then, and whoever did not land asks finishSQL. Index, locks and
+// twins as for completedSQL.
+const failedSQL = `
+WITH outcome AS (
+    SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::jsonb[], $4::interval[]) AS o(job_id, stated, failure, delay)
+), clock AS MATERIALIZED (
+    SELECT now AS ended, to_char(now AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS stamp FROM clock_timestamp() AS now
+), kept AS (
+    UPDATE mini_asynq.jobs j
+       SET status = 'retrying', version = version + 1, updated_at = ended, run_at = ended + o.delay, lease_losses = 0,
+           last_worker = locked_by, last_started_at = locked_at, last_run_ms = mini_asynq.ms_between(locked_at, ended),
+           attempts = mini_asynq.with_attempt(attempts, ROW(attempt, fence, locked_at, ended,
+               mini_asynq.ms_between(run_at, locked_at), 'failed', locked_by,
+               o.failure->>'type', o.failure->>'message', o.failure->>'stack')::mini_asynq.attempt),
+           locked_by = NULL, locked_at = NULL, lease_expires_at = NULL, progress = NULL,
+           error = o.failure || jsonb_build_object('at', stamp),
+           from_status = status, prev_event_xid = event_xid, event_xid = pg_current_xact_id(),
+           cause = 'error', actor = NULL, comment = NULL
+      FROM clock CROSS JOIN outcome o
+     WHERE j.id = o.job_id AND j.fence = o.stated AND j.locked_by IS NOT NULL
+       AND j.cancel_requested_at IS NULL AND j.attempt < j.attempt_limit
+    RETURNING j.fence
+)
+SELECT coalesce(array_agg(fence), '{}') FROM kept`
+
 const finishedColumns = `id, queue, kind, payload, status, priority, max_retries, run_at, created_at, updated_at,
            idempotency_key, timeout, retry, tags, metadata, source, traceparent, attempt, attempt_base, attempt_limit,
            lease_losses, snoozes, redrives, version, fence, started_at, cancel_requested_at, reason, progress, error,
@@ -76,9 +102,10 @@ WITH outcome AS (
                 ELSE failure || jsonb_build_object('at', to_char(ended AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))
                 END AS last_error,
            CASE WHEN next IN ('completed', 'scheduled', 'pending') THEN attempts
-                ELSE attempts || ROW(attempt, fence, locked_at, ended, mini_asynq.ms_between(run_at, locked_at),
+                ELSE mini_asynq.with_attempt(attempts, ROW(attempt, fence, locked_at, ended,
+                         mini_asynq.ms_between(run_at, locked_at),
                          CASE next WHEN 'cancelled' THEN 'cancelled' ELSE how END::mini_asynq.attempt_status, locked_by,
-                         failure->>'type', failure->>'message', failure->>'stack')::mini_asynq.attempt END AS all_attempts
+                         failure->>'type', failure->>'message', failure->>'stack')::mini_asynq.attempt) END AS all_attempts
       FROM target t
      CROSS JOIN LATERAL (
            SELECT CASE WHEN how = 'completed' THEN 'completed'
@@ -130,16 +157,19 @@ SELECT id, fence, next::text, CASE WHEN next IN ('retrying', 'scheduled') THEN d
  EXCEPT
  SELECT id, fence, '', NULL FROM target)`
 
-// splitOutcomes returns the places of the outcomes that completedSQL may end, and of the others.
-func splitOutcomes(outcomes []Outcome) (plain, other []int) {
+// splitOutcomes returns the places of the outcomes that completedSQL and failedSQL may end, and of the others.
+func splitOutcomes(outcomes []Outcome) (completed, failed, other []int) {
 	for i := range outcomes {
-		if outcomes[i].Kind == OutcomeCompleted && !outcomes[i].patient {
-			plain = append(plain, i)
-		} else {
+		switch o := &outcomes[i]; {
+		case o.Kind == OutcomeCompleted && !o.patient:
+			completed = append(completed, i)
+		case o.retryable && !o.patient && o.Error != nil:
+			failed = append(failed, i)
+		default:
 			other = append(other, i)
 		}
 	}
-	return plain, other
+	return completed, failed, other
 }
 
 func queueCompleted(batch *pgx.Batch, outcomes []Outcome, places []int) {
@@ -152,21 +182,50 @@ func queueCompleted(batch *pgx.Batch, outcomes []Outcome, places []int) {
 }
 
 func readCompleted(answers pgx.BatchResults, outcomes []Outcome, places []int, verdicts []Verdict) error {
-	var fences []int64 // of the outcomes that landed: a fence is given out once
+	return readLanded(answers, outcomes, places, func(i int, landed bool) {
+		if landed {
+			verdicts[i] = Verdict{Landed: true, Status: Completed}
+		}
+	})
+}
+
+func queueFailed(batch *pgx.Batch, outcomes []Outcome, places []int) {
+	n := len(places)
+	ids, fences := make([]uuid.UUID, n), make([]int64, n)
+	failures, delays := make([]*Failure, n), make([]time.Duration, n)
+	for n, i := range places {
+		o := &outcomes[i]
+		ids[n], fences[n], failures[n], delays[n] = o.JobID, o.Fence, o.Error, o.Delay
+	}
+	batch.Queue(failedSQL, idArray(ids), fences, failures, delays)
+}
+
+func readFailed(answers pgx.BatchResults, outcomes []Outcome, places []int, verdicts []Verdict) error {
+	return readLanded(answers, outcomes, places, func(i int, landed bool) {
+		if landed {
+			verdicts[i] = Verdict{Landed: true, Status: Retrying, DueIn: outcomes[i].Delay}
+		} else {
+			verdicts[i] = Verdict{Undecided: true}
+		}
+	})
+}
+
+// readLanded reads the fences of the outcomes that landed: a fence is given out once.
+func readLanded(answers pgx.BatchResults, outcomes []Outcome, places []int, tell func(place int, landed bool)) error {
+	var fences []int64
 	if err := answers.QueryRow().Scan(&fences); err != nil {
 		return err
 	}
-	var landed map[int64]struct{} // made only if some did not
+	var some map[int64]struct{} // nil: all of them
 	if len(fences) < len(places) {
-		landed = make(map[int64]struct{}, len(fences))
+		some = make(map[int64]struct{}, len(fences))
 		for _, f := range fences {
-			landed[f] = struct{}{}
+			some[f] = struct{}{}
 		}
 	}
 	for _, i := range places {
-		if _, ok := landed[outcomes[i].Fence]; ok || landed == nil {
-			verdicts[i] = Verdict{Landed: true, Status: Completed}
-		}
+		_, ok := some[outcomes[i].Fence]
+		tell(i, ok || some == nil)
 	}
 	return nil
 }

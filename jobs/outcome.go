@@ -33,7 +33,8 @@ type Outcome struct {
 	Final  bool            // failed: no retry, whatever is left of the budget
 	Cause  string          // released: shutdown, worker, lost_claim
 
-	patient bool // not for completedSQL
+	retryable bool // an attempt that failed and was not the last: for failedSQL
+	patient   bool // neither for that nor for completedSQL
 }
 
 // Complete is the outcome of a handler that returned no error.
@@ -43,34 +44,36 @@ func Complete(j *Job, result json.RawMessage) Outcome {
 
 // Fail is the outcome of a handler that returned an error: retried after delay, if the budget has an attempt left.
 func Fail(j *Job, failure *Failure, delay time.Duration) Outcome {
-	return Outcome{JobID: j.ID, Fence: j.Fence, Kind: OutcomeFailed, Error: failure, Delay: delay}
+	return Outcome{
+		JobID: j.ID, Fence: j.Fence, Kind: OutcomeFailed, Error: failure, Delay: delay, retryable: j.Attempt < j.AttemptLimit,
+	}
 }
 
 // FailFinally is Fail without a retry.
 func FailFinally(j *Job, failure *Failure) Outcome {
 	out := Fail(j, failure, 0)
-	out.Final = true
+	out.Final, out.retryable = true, false
 	return out
 }
 
 // TimeOut is the outcome of a handler that ran into its timeout.
 func TimeOut(j *Job, failure *Failure, delay time.Duration) Outcome {
 	out := Fail(j, failure, delay)
-	out.Kind = OutcomeTimedOut
+	out.Kind, out.retryable = OutcomeTimedOut, false
 	return out
 }
 
 // ExpireLease is the reaper's outcome. It lands only if the lease has really run out by the database's clock.
 func ExpireLease(j *Job, failure *Failure, delay time.Duration) Outcome {
 	out := Fail(j, failure, delay)
-	out.Kind = OutcomeLeaseExpired
+	out.Kind, out.retryable = OutcomeLeaseExpired, false
 	return out
 }
 
 // CancelByWorker is the outcome of a handler that says that the job is not wanted any more.
 func CancelByWorker(j *Job, failure *Failure) Outcome {
 	out := Fail(j, failure, 0)
-	out.Kind = OutcomeCancelled
+	out.Kind, out.retryable = OutcomeCancelled, false
 	return out
 }
 
@@ -93,7 +96,8 @@ func Release(j *Job, cause string) Outcome {
 	return Outcome{JobID: j.ID, Fence: j.Fence, Kind: OutcomeReleased, Cause: cause}
 }
 
-// Patient is the outcome as one that never waits for a row which somebody else holds: its verdict is Busy then.
+// Patient is the outcome as one that never waits for a row which somebody else holds: its verdict is Busy then. It
+// is never Undecided.
 func (o Outcome) Patient() Outcome {
 	o.patient = true
 	return o
@@ -101,9 +105,13 @@ func (o Outcome) Patient() Outcome {
 
 // Verdict is what became of an outcome.
 type Verdict struct {
-	Landed bool          // false and not Busy: the fence was stale, and nothing was changed
-	Busy   bool          // the row is locked by somebody else at this moment: nothing was changed, say it again
-	Status Status        // the job's status afterwards
-	DueIn  time.Duration // retrying, scheduled: until it is due
-	Fault  error         // the outcome itself could not be stored: the attempt was stored as failed for this reason
+	Landed    bool          // false, and not Open: the fence was stale, and nothing was changed
+	Busy      bool          // the row is locked by somebody else at this moment: nothing was changed, say it again later
+	Undecided bool          // the fast way could not tell, and changed nothing: say it again, as Patient
+	Status    Status        // the job's status afterwards
+	DueIn     time.Duration // retrying, scheduled: until it is due
+	Fault     error         // the outcome itself could not be stored: the attempt was stored as failed for this reason
 }
+
+// Open tells whether the outcome has to be said again.
+func (v Verdict) Open() bool { return v.Busy || v.Undecided }

@@ -3,12 +3,14 @@ package jobs_test
 import (
 	"context"
 	"encoding/json"
+	"math/rand/v2"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 
@@ -278,6 +280,35 @@ func TestAttemptsLiveAndDieWithTheirJob(t *testing.T) {
 		"job.enqueued", "job.started", "job.retrying", "job.ready", "job.started", "job.dead", "job.redriven", "job.started",
 		"job.completed", "job.deleted",
 	}, f.events(id))
+}
+
+// TestLongHistoryOfAttemptsIsBounded: hundreds of attempts with long errors do not make a row of megabytes; the newest one
+// keeps its stack, all keep who ran when and how it ended.
+func TestLongHistoryOfAttemptsIsBounded(t *testing.T) {
+	f := setup(t)
+	id := f.enqueue(jobs.Params{Queue: "q", MaxRetries: jobs.Retries(200)})[0].ID
+	noise := rand.New(rand.NewPCG(1, 2)) // what compresses badly
+	text := func(n int) string {
+		b := make([]byte, n)
+		for i := range b {
+			b[i] = byte('a' + noise.IntN(26))
+		}
+		return string(b)
+	}
+	for range 60 {
+		f.finish(jobs.Fail(&f.claim("q", 1)[0].Job, jobs.NewFailure("k", "TestError", text(4000), text(30_000)), 0))
+		f.makeDue()
+	}
+	attempts := f.attempts(id)
+	require.Len(t, attempts, 60)
+	for i, a := range attempts {
+		require.Equal(t, i+1, a.Number)
+		require.Equal(t, "failed", a.Status)
+		require.GreaterOrEqual(t, len(a.ErrorMessage), 1024)
+	}
+	require.Len(t, attempts[59].ErrorStack, 30_000)
+	require.Empty(t, attempts[0].ErrorStack)
+	require.Less(t, f.count(`SELECT pg_column_size(attempts) FROM mini_asynq.jobs WHERE id = $1`, id), 600_000)
 }
 
 func TestOneBadOutcomeDoesNotWedgeTheOthers(t *testing.T) {
@@ -751,4 +782,51 @@ func TestRowsThatNobodyCouldReadAreRefused(t *testing.T) {
 	}
 	_, err := f.Exec(t.Context(), `INSERT INTO mini_asynq.queues (name, paused, paused_until) VALUES ('q', true, 'infinity')`)
 	require.Equal(t, "23514", pgtest.SQLState(err))
+}
+
+// TestFailureTakesTheFastWayOnlyIfNothingElseIsToBeDecided: what the row knows and the node did not (a cancel, a lost lease)
+// is decided by the careful statement, whose word is the same for the rest.
+func TestFailureTakesTheFastWayOnlyIfNothingElseIsToBeDecided(t *testing.T) {
+	f := setup(t)
+	f.enqueue(jobs.Params{Queue: "q", MaxRetries: jobs.Retries(3)}, jobs.Params{Queue: "q", MaxRetries: jobs.Retries(3)},
+		jobs.Params{Queue: "q", MaxRetries: jobs.Retries(3)}, jobs.Params{Queue: "q", MaxRetries: jobs.Retries(0)})
+	claimed := f.claim("q", 4)
+	fast, cancelled, stale, last := &claimed[0].Job, &claimed[1].Job, &claimed[2].Job, &claimed[3].Job
+	_, _, err := jobs.CancelJob(t.Context(), f, cancelled.ID, jobs.Act{})
+	require.NoError(t, err)
+	stale.Fence--
+	outcomes := make([]jobs.Outcome, 0, 4)
+	for _, j := range []*jobs.Job{fast, cancelled, stale, last} {
+		outcomes = append(outcomes, jobs.Fail(j, failure(), time.Hour))
+	}
+	result, err := jobs.Turn{Outcomes: outcomes}.Do(t.Context(), f)
+	require.NoError(t, err)
+	require.Equal(t, jobs.Verdict{Landed: true, Status: jobs.Retrying, DueIn: time.Hour}, result.Verdicts[0])
+	require.Equal(t, jobs.Verdict{Undecided: true}, result.Verdicts[1])
+	require.Equal(t, jobs.Verdict{Undecided: true}, result.Verdicts[2])
+	require.Equal(t, jobs.Verdict{Landed: true, Status: jobs.Dead}, result.Verdicts[3])
+	for i := range outcomes {
+		outcomes[i] = outcomes[i].Patient()
+	}
+	result, err = jobs.Turn{Outcomes: outcomes}.Do(t.Context(), f)
+	require.NoError(t, err)
+	require.Equal(t, []jobs.Verdict{{}, {Landed: true, Status: jobs.Cancelled}, {}, {}}, result.Verdicts)
+
+	// Both ways leave the same row.
+	careful := f.enqueue(jobs.Params{Queue: "slow", MaxRetries: jobs.Retries(3)})[0].ID
+	f.finish(jobs.Fail(&f.claim("slow", 1)[0].Job, failure(), time.Hour))
+	row := func(id uuid.UUID) map[string]any {
+		rows, err := f.Query(t.Context(), `SELECT status::text, version, attempt, lease_losses, last_worker,
+			last_started_at < updated_at AS started, run_at - updated_at AS delay, error - 'at' AS error, error ? 'at' AS at,
+			locked_by, locked_at, lease_expires_at, progress, from_status::text, cause, actor, comment,
+			prev_event_xid < event_xid AS chained, cardinality(attempts) AS n, attempts[1].status::text AS how,
+			attempts[1].error_message AS message, attempts[1].error_stack AS stack, attempts[1].worker AS worker
+			FROM mini_asynq.jobs WHERE id = $1`, id)
+		require.NoError(t, err)
+		found, err := pgx.CollectExactlyOneRow(rows, pgx.RowToMap)
+		require.NoError(t, err)
+		return found
+	}
+	require.Equal(t, row(careful), row(fast.ID))
+	require.Equal(t, f.events(careful), f.events(fast.ID))
 }

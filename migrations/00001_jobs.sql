@@ -120,7 +120,8 @@ CREATE TABLE mini_asynq.jobs (
     last_started_at     timestamptz,
     last_run_ms         bigint,
     -- The attempts that ended, but for the one that completed the job: of that one the columns above say all, so that a
-    -- job that succeeds at once costs no second row. They are part of the row because they live and move with it.
+    -- job that succeeds at once costs no second row. They are part of the row because they live and move with it
+    -- (with_attempt).
     attempts            mini_asynq.attempt[],
 
     CONSTRAINT jobs_pkey PRIMARY KEY (id),
@@ -264,6 +265,28 @@ END
 $$;
 -- +goose StatementEnd
 
+-- +goose StatementBegin
+-- shortened is a list of attempts with 1 KiB of each message and without stacks.
+CREATE FUNCTION mini_asynq.shortened(attempts mini_asynq.attempt[]) RETURNS mini_asynq.attempt[]
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT ARRAY(SELECT ROW(a.attempt_number, a.fence, a.started_at, a.completed_at, a.wait_ms, a.status, a.worker,
+                            a.error_type, left(a.error_message, 1024), NULL)::mini_asynq.attempt
+                   FROM unnest(attempts) WITH ORDINALITY AS a ORDER BY a.ordinality)
+$$;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+-- with_attempt appends an attempt that ended. The list is a part of its job's row, so it must not grow without bound: once
+-- it takes more than 256 KiB on the disk, the attempts before the new one are shortened. Inlined.
+CREATE FUNCTION mini_asynq.with_attempt(earlier mini_asynq.attempt[], ended mini_asynq.attempt) RETURNS mini_asynq.attempt[]
+    LANGUAGE sql STABLE PARALLEL SAFE
+AS $$
+    SELECT CASE WHEN pg_column_size(earlier) > 262144 THEN mini_asynq.shortened(earlier) ELSE earlier END || ended
+$$;
+-- +goose StatementEnd
+
 -- Which servers may use this schema: those whose own level is at least min_server.
 CREATE TABLE mini_asynq.compatibility (
     one_row    boolean PRIMARY KEY DEFAULT true CHECK (one_row),
@@ -303,6 +326,9 @@ DROP VIEW mini_asynq.job_attempts, mini_asynq.all_jobs;
 DROP TABLE mini_asynq.compatibility, mini_asynq.fence_is_whole, mini_asynq.settings, mini_asynq.idempotency_keys, mini_asynq.queues,
     mini_asynq.jobs_finished, mini_asynq.jobs;
 DROP SEQUENCE mini_asynq.fence;
-DROP FUNCTION mini_asynq.mend_fence(), mini_asynq.refuse_claim(), mini_asynq.request_hash(jsonb), mini_asynq.ms_between(timestamptz, timestamptz), mini_asynq.uuid_v7();
+DROP FUNCTION mini_asynq.with_attempt(mini_asynq.attempt[], mini_asynq.attempt), mini_asynq.shortened(mini_asynq.attempt[]),
+    mini_asynq.mend_fence(),
+    mini_asynq.refuse_claim(), mini_asynq.request_hash(jsonb), mini_asynq.ms_between(timestamptz, timestamptz),
+    mini_asynq.uuid_v7();
 DROP DOMAIN mini_asynq.label, mini_asynq.label_list, mini_asynq.moment, mini_asynq.retry_count;
 DROP TYPE mini_asynq.attempt, mini_asynq.attempt_status, mini_asynq.job_priority, mini_asynq.job_status;

@@ -432,8 +432,8 @@ BEGIN
         NEW.comment := NULL;
         IF OLD.status = 'running' THEN
             IF NEW.status = 'retrying' THEN
-                NEW.attempts := OLD.attempts || ROW(OLD.attempt, OLD.fence, OLD.locked_at, NEW.updated_at,
-                    mini_asynq.ms_between(OLD.run_at, OLD.locked_at), 'failed', OLD.locked_by, NULL, NULL, NULL)::mini_asynq.attempt;
+                NEW.attempts := mini_asynq.with_attempt(OLD.attempts, ROW(OLD.attempt, OLD.fence, OLD.locked_at, NEW.updated_at,
+                    mini_asynq.ms_between(OLD.run_at, OLD.locked_at), 'failed', OLD.locked_by, NULL, NULL, NULL)::mini_asynq.attempt);
             ELSE
                 NEW.attempt := OLD.attempt - 1;     -- given back, as by a release
             END IF;
