@@ -76,7 +76,8 @@ const finishedColumns = `id, queue, kind, payload, status, priority, max_retries
 // snooze and a release give the attempt back; a failure is retried while the budget lasts.
 //
 // Index: jobs_pkey. Locks: the rows of jobs in id order, before anything is decided; it passes over rows that others hold
-// and reports them, so that a stranger's transaction holds up one job and not a node. The reaper's word counts only if the lease has run out by now: an extension may have come in between.
+// and reports them, so that a stranger's transaction holds up one job and not a node. The reaper's word counts only if the
+// lease has run out by now: an extension may have come in between.
 //
 // Plan trap, measured: without hash and merge joins (PlanSettings) every join of two CTEs compares each with each. So rows
 // are found by id in an index, arrays of ids stand for joins, and EXCEPT hashes.

@@ -258,8 +258,8 @@ $$;
 -- +goose StatementEnd
 
 -- The trigger functions below run as their owner, so that a role that may only insert jobs can still write the outbox.
--- Each puts the events of its statement into rows of 16, in the order of the changes: such a row takes two kilobytes, of
--- which a page holds three.
+-- Each puts the events of its statement into rows of 16: such a row takes two kilobytes, of which a page holds three. The
+-- order of these rows among each other is left open: a statement changes a job once.
 
 -- +goose StatementBegin
 -- After INSERT on jobs. from_status is null for a new job; a job that comes back from jobs_finished has the status it
