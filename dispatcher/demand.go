@@ -55,8 +55,9 @@ type group struct {
 	want     Want
 	demands  []*Demand
 	queues   map[string]*queueState
-	turning  int // turns under way
-	reserved int // idle slots that these claim for
+	turning  int       // turns under way
+	turnedAt time.Time // when the last of them began
+	reserved int       // idle slots that these claim for
 }
 
 // groupKey tells which demands belong together.
@@ -105,6 +106,16 @@ func (g *group) queue(name string) *queueState {
 		g.queues[name] = q
 	}
 	return q
+}
+
+// backlog tells whether the last claim of some queue brought all that it asked for.
+func (g *group) backlog() bool {
+	for _, q := range g.queues {
+		if q.hot && q.full {
+			return true
+		}
+	}
+	return false
 }
 
 // plan divides n slots among the hot queues: smooth weighted round robin, so that in any run of jobs as long as the sum

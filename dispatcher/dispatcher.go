@@ -262,15 +262,15 @@ type turn struct {
 	recover bool // look for claims that got lost, before anything else
 }
 
-// A group has one turn under way, and a second one beside it when so many slots have become idle meanwhile: then one
-// session of PostgreSQL is not enough. Small turns never overlap: they would only be smaller. Outcomes ride with the next
-// turn; while one is under way they go by themselves only when they are many, or have waited (measured: 255 turns for
-// 100,000 jobs become 110).
+// A group has one turn under way, and a second one beside it when there is a backlog and so many slots have become idle
+// meanwhile: then one session of PostgreSQL is not enough. Small turns never overlap, unless one does not come back: they
+// would only be smaller. Outcomes ride with the next turn; while one is under way they go by themselves only when they are
+// many, or have waited (measured: 255 turns for 100,000 jobs become 110).
 const (
 	maxTurning = 2
 	secondTurn = 1000
 	ownTurn    = 1000
-	// ownTurnAfter is how long they wait for a turn that is under way: its connection may hang.
+	// ownTurnAfter is how long outcomes, and claims, wait for a turn that is under way: its connection may hang.
 	ownTurnAfter = 200 * time.Millisecond
 )
 
@@ -297,8 +297,15 @@ func (d *Dispatcher) plan(now time.Time) (*turn, time.Duration) {
 	wait := time.Hour
 	for _, g := range d.groups {
 		idle := min(g.idle()-g.reserved, d.config.MaxTurn)
-		if d.draining || idle <= 0 || g.turning == maxTurning || g.turning > 0 && idle < min(secondTurn, d.config.MaxTurn) {
+		if d.draining || idle <= 0 || g.turning == maxTurning {
 			continue
+		}
+		if g.turning > 0 && (idle < min(secondTurn, d.config.MaxTurn) || !g.backlog()) {
+			patience := ownTurnAfter - now.Sub(g.turnedAt)
+			if patience > 0 {
+				wait = min(wait, patience)
+				continue
+			}
 		}
 		queues := g.plan(idle, now)
 		if len(queues) == 0 {
@@ -312,6 +319,7 @@ func (d *Dispatcher) plan(now time.Time) (*turn, time.Duration) {
 		}
 		g.reserved += t.slots
 		g.turning++
+		g.turnedAt = now
 		d.begin(t)
 		return t, 0
 	}

@@ -14,10 +14,11 @@ type queueState struct {
 	credit int // of the weighted round robin
 	share  int // of the turn that is being planned
 
-	hot   bool      // it may have work
-	wakes int       // how often somebody said so: a claim compares it before and after
-	after time.Time // not before: what is pending is locked by somebody
-	pause time.Duration
+	hot     bool      // it may have work
+	wakes   int       // how often somebody said so: a claim compares it before and after
+	stirred bool      // somebody said so since the last claim was sent
+	after   time.Time // no claim before, unless somebody says something
+	pause   time.Duration
 
 	// low is, per priority, the largest key that the last claim returned: the next one starts there, so that index
 	// entries of jobs that were claimed before are not read again while some transaction of the cluster can still see
@@ -38,7 +39,10 @@ const (
 	maxWholeEvery = 30 * time.Second
 )
 
-// First and last pause before a queue whose pending jobs are all locked is looked at again.
+// First and last pause before a queue whose pending jobs are all locked is looked at again. The first is also that before
+// the look at the whole line which ends a busy time: while jobs come in, somebody says so before that, and the claims that
+// find nothing would take the processors from those that do (measured: of 1,900 turns of a node at half load 800 found
+// nothing, the median job waited 16 ms).
 const (
 	firstPause = 20 * time.Millisecond
 	lastPause  = time.Second
@@ -60,7 +64,7 @@ func (q *queueState) wake(priority int, key jobs.Key) {
 // hint makes the queue hot: it may have got work, of which the stream will say the place.
 func (q *queueState) hint() {
 	q.whole = q.whole || !q.hot
-	q.hot, q.after = true, time.Time{}
+	q.hot, q.stirred, q.after = true, true, time.Time{}
 	q.wakes++
 }
 
@@ -88,9 +92,11 @@ type sent struct {
 
 // claim makes the claim for the queue's share.
 func (q *queueState) claim(w Want, lease time.Duration, now time.Time) *sent {
-	whole := q.whole || !now.Before(q.nextWhole)
-	// While claims come back full there is no need to ask whether anything is left.
-	c := jobs.Claim{Queue: q.name, Limit: q.share, Kinds: w.Kinds, Worker: w.Worker, Lease: lease, Probe: whole && !q.full}
+	// Nobody said anything since a claim that came back short: is it the last one?
+	last := !q.stirred && !q.full
+	whole := q.whole || last || !now.Before(q.nextWhole)
+	c := jobs.Claim{Queue: q.name, Limit: q.share, Kinds: w.Kinds, Worker: w.Worker, Lease: lease, Probe: last}
+	q.stirred = false
 	if whole {
 		q.nextWhole, q.whole = now.Add(wholeEvery), false
 	} else {
@@ -127,20 +133,16 @@ func (q *queueState) learn(s *sent, left bool, got []*jobs.Claimed, now time.Tim
 	q.full = len(got) >= s.claim.Limit
 	switch {
 	case q.full:
-		q.pause = 0
-	case !s.claim.Probe:
-		// The range from the low-water key on is used up, or nobody asked what is left: the full range decides.
-		q.whole = true
+		q.pause, q.after = 0, time.Time{}
 	case woken:
-		q.whole = true
-	case !left:
+		// What was named is claimed at once.
+	case s.claim.Probe && !left:
 		q.hot, q.pause = false, 0
-	case len(got) > 0:
-		// Others are claiming here, too.
-		q.whole = true
-	default:
-		q.whole = true
+	case s.claim.Probe && len(got) == 0:
+		// All that is pending is locked by somebody.
 		q.pause = min(max(2*q.pause, firstPause), lastPause)
 		q.after = now.Add(q.pause)
+	default:
+		q.pause, q.after = 0, now.Add(firstPause)
 	}
 }

@@ -100,19 +100,31 @@ func TestLookAtTheWholeLineGetsAShareOfTheTime(t *testing.T) {
 	require.InDelta(t, 3, looks(10*time.Second), 1)
 }
 
-// TestOnlyAShortClaimAsksWhatIsLeft: the question costs a look at all dead entries of the line.
-func TestOnlyAShortClaimAsksWhatIsLeft(t *testing.T) {
+// TestOnlyTheLastLookAsksWhatIsLeft: the question costs a look at all dead entries of the line. While somebody says that
+// jobs come in, what is named is claimed at once, and nothing else is asked.
+func TestOnlyTheLastLookAsksWhatIsLeft(t *testing.T) {
 	t.Parallel()
 	now := time.Unix(0, 0)
 	q := &queueState{name: "q", weight: 1}
 	q.wake(normal, place(1))
-	require.True(t, claimed(q, &now, 0, 10, line(1, 10), nil).Probe, "the first one may be the last")
+	require.False(t, claimed(q, &now, 0, 10, line(1, 10), nil).Probe)
+	require.True(t, q.claimable(now), "it came back full")
 	now = now.Add(2 * wholeEvery)
 	full := claimed(q, &now, 0, 10, line(11, 10), nil)
 	require.Zero(t, full.From)
 	require.False(t, full.Probe)
-	require.False(t, claimed(q, &now, 0, 10, line(21, 3), nil).Probe)
-	require.True(t, q.hot)
-	require.True(t, claimed(q, &now, 0, 10, nil, nil).Probe)
+	for second := 21; second < 30; second++ {
+		require.False(t, claimed(q, &now, 0, 10, line(second, 1), nil).Probe)
+		require.True(t, q.hot)
+		require.False(t, q.claimable(now), "nobody says that there is more")
+		q.wake(normal, place(second+1))
+		require.True(t, q.claimable(now))
+	}
+	require.False(t, claimed(q, &now, 0, 10, nil, nil).Probe)
+	now = now.Add(firstPause)
+	require.True(t, q.claimable(now))
+	last := claimed(q, &now, 0, 10, nil, nil)
+	require.Zero(t, last.From)
+	require.True(t, last.Probe)
 	require.False(t, q.hot)
 }

@@ -178,7 +178,7 @@ func (p *Pacer) session(ctx context.Context) error {
 		}
 		if !asked {
 			// The safety sweep. The promise is withdrawn already, so one look is enough.
-			if busy, err := s.tick(ctx); err != nil {
+			if busy, err := s.tick(ctx, 0); err != nil {
 				return err
 			} else if !busy {
 				continue
@@ -233,13 +233,12 @@ func (s *pacerSession) askForLock(ctx context.Context) error {
 func (s *pacerSession) awake(ctx context.Context) error {
 	quietSince := time.Now()
 	for {
+		renewed := time.Duration(0)
 		if time.Until(s.promised) < s.config.Promise/2 {
-			s.promised = time.Now().Add(s.config.Promise)
-			if err := s.call(ctx, func(ctx context.Context) error { return promise(ctx, s.conn, s.config.Promise) }); err != nil {
-				return err
-			}
+			renewed = s.config.Promise
+			s.promised = time.Now().Add(renewed)
 		}
-		busy, err := s.tick(ctx)
+		busy, err := s.tick(ctx, renewed)
 		if err != nil {
 			return err
 		}
@@ -262,10 +261,11 @@ func (s *pacerSession) awake(ctx context.Context) error {
 	}
 }
 
-// tick publishes what is there. busy: something was published, here or elsewhere.
-func (s *pacerSession) tick(ctx context.Context) (busy bool, err error) {
+// tick publishes what is there, and promises to be awake for so long from now, if that is not zero. busy: something was
+// published, here or elsewhere.
+func (s *pacerSession) tick(ctx context.Context, promised time.Duration) (busy bool, err error) {
 	err = s.call(ctx, func(ctx context.Context) error {
-		tick, ok, contended, err := tickOnce(ctx, s.conn)
+		tick, ok, contended, err := tickOnce(ctx, s.conn, promised)
 		if ok {
 			s.tickedN.Add(1)
 			s.config.Published(tick)
@@ -304,7 +304,7 @@ func (s *pacerSession) park(ctx context.Context) (parked bool, err error) {
 		}); err != nil {
 			return false, fmt.Errorf("look for older transactions: %w", err)
 		}
-		busy, err := s.tick(ctx)
+		busy, err := s.tick(ctx, 0)
 		if err != nil || busy {
 			return false, err
 		}

@@ -3,7 +3,6 @@ package events
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"github.com/mini-asynq/mini-asynq/jobs"
 )
@@ -12,15 +11,8 @@ import (
 // Writers read it to decide whether they need to NOTIFY. A sequence is no subject of snapshots: setval counts from this
 // moment on, for writers in every isolation level. A dead pacer's promise runs out by itself.
 
-// promise says that the pacer is awake for so long from now.
-func promise(ctx context.Context, db jobs.DB, span time.Duration) error {
-	_, err := db.Exec(ctx, `SELECT setval('mini_asynq.promise', (extract(epoch FROM clock_timestamp()) * 1000)::bigint + $1)`,
-		span.Milliseconds())
-	if err != nil {
-		return fmt.Errorf("promise to be awake: %w", err)
-	}
-	return nil
-}
+// promiseSQL says that the pacer is awake for $1 milliseconds from now.
+const promiseSQL = `SELECT setval('mini_asynq.promise', (extract(epoch FROM clock_timestamp()) * 1000)::bigint + $1)`
 
 // withdrawPromise says that the pacer is about to sleep.
 func withdrawPromise(ctx context.Context, db jobs.DB) error {

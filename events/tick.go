@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -59,14 +60,22 @@ SELECT (SELECT n FROM fresh), coalesce(tick.epoch, 0), coalesce(tick.first_seq, 
   FROM (SELECT) AS one LEFT JOIN tick ON true`
 
 // tickOnce makes a tick. ok is false when there was nothing to publish, or when another node did it at this moment;
-// contended tells these apart.
-func tickOnce(ctx context.Context, db jobs.DB) (tick Tick, ok, contended bool, err error) {
+// contended tells these apart. A promise that is not zero is given in the same round trip and commit, before it: whoever
+// was late for this tick and reads the promise is in time for the next.
+func tickOnce(ctx context.Context, db jobs.DB, promised time.Duration) (tick Tick, ok, contended bool, err error) {
 	if err := failpoint.Hit("events.tick.before_commit"); err != nil {
 		return Tick{}, false, false, err
 	}
+	batch := &pgx.Batch{}
+	if promised > 0 {
+		batch.Queue(promiseSQL, promised.Milliseconds())
+	}
 	var found int64
-	err = db.QueryRow(ctx, tickSQL).Scan(&found, &tick.Epoch, &tick.FirstSeq, &tick.N, nil)
-	if err != nil {
+	batch.Queue(tickSQL).QueryRow(func(row pgx.Row) error {
+		return row.Scan(&found, &tick.Epoch, &tick.FirstSeq, &tick.N, nil)
+	})
+	// Close reads all answers and waits for the commit.
+	if err := db.SendBatch(ctx, batch).Close(); err != nil {
 		return Tick{}, false, false, fmt.Errorf("tick: %w", err)
 	}
 	if err := failpoint.Hit("events.tick.after_commit"); err != nil {

@@ -254,11 +254,11 @@ func (e *Engine) wire() (err error) {
 		Connect: e.connectDirect, DB: e.keeper, Log: component("listener"),
 		Heard: func(n events.Note) {
 			c.Heard(n)
+			if n.Kind == events.NoteHint {
+				e.Dispatcher.Hint() // first: somebody waits for the claim
+			}
 			e.Pacer.Hear(n)
 			e.Stream.Heard(n)
-			if n.Kind == events.NoteHint {
-				e.Dispatcher.Hint()
-			}
 		},
 		Missed: func() {
 			e.Pacer.Wake()
