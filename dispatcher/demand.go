@@ -108,16 +108,6 @@ func (g *group) queue(name string) *queueState {
 	return q
 }
 
-// backlog tells whether the last claim of some queue brought all that it asked for.
-func (g *group) backlog() bool {
-	for _, q := range g.queues {
-		if q.hot && q.full {
-			return true
-		}
-	}
-	return false
-}
-
 // plan divides n slots among the hot queues: smooth weighted round robin, so that in any run of jobs as long as the sum
 // of the weights a queue that has work all along gets at least its weight.
 func (g *group) plan(n int, now time.Time) []*queueState {

@@ -262,9 +262,9 @@ type turn struct {
 	recover bool // look for claims that got lost, before anything else
 }
 
-// A group has one turn under way, and a second one beside it when there is a backlog and so many slots have become idle
-// meanwhile: then one session of PostgreSQL is not enough. Small turns never overlap, unless one does not come back: they
-// would only be smaller. Outcomes ride with the next turn; while one is under way they go by themselves only when they are
+// A group has one turn under way, and a second one beside it when so many slots have become idle meanwhile: then one
+// session of PostgreSQL is not enough. While few are idle turns never overlap, unless one does not come back: they would
+// only be smaller. Outcomes ride with the next turn; while one is under way they go by themselves only when they are
 // many, or have waited (measured: 255 turns for 100,000 jobs become 110).
 const (
 	maxTurning = 2
@@ -300,7 +300,7 @@ func (d *Dispatcher) plan(now time.Time) (*turn, time.Duration) {
 		if d.draining || idle <= 0 || g.turning == maxTurning {
 			continue
 		}
-		if g.turning > 0 && (idle < min(secondTurn, d.config.MaxTurn) || !g.backlog()) {
+		if g.turning > 0 && idle < min(secondTurn, d.config.MaxTurn) {
 			patience := ownTurnAfter - now.Sub(g.turnedAt)
 			if patience > 0 {
 				wait = min(wait, patience)

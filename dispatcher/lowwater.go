@@ -74,8 +74,9 @@ func (q *queueState) wakeWhole() {
 	q.whole = true
 }
 
+// claimable tells whether to claim now. What is being claimed is not claimed twice, unless more was named meanwhile.
 func (q *queueState) claimable(now time.Time) bool {
-	return q.hot && !now.Before(q.after)
+	return q.hot && !now.Before(q.after) && (q.stirred || q.full || len(q.flying) == 0)
 }
 
 // sent is a claim that is under way.
