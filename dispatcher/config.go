@@ -16,7 +16,9 @@ type Config struct {
 	Node  string // becomes locked_by; unique for each start of a process. Required.
 
 	Lease time.Duration    // visibility timeout; 0 is 30 s, at least 300 ms
-	Retry jobs.RetryPolicy // of jobs whose lease expired again and again
+	Retry jobs.RetryPolicy // of jobs whose lease expired again and again, and of what remote workers report as failed
+	// Timeout of an attempt, for jobs that have none of their own; 0 is 30 minutes.
+	Timeout time.Duration
 	// Leads tells whether this node is the preferred one for deadlines; the others come a moment later. nil: it is.
 	Leads func() bool
 
@@ -30,6 +32,9 @@ type Config struct {
 func (c Config) withDefaults() Config {
 	if c.Lease == 0 {
 		c.Lease = 30 * time.Second
+	}
+	if c.Timeout == 0 {
+		c.Timeout = 30 * time.Minute
 	}
 	if c.Leads == nil {
 		c.Leads = func() bool { return true }

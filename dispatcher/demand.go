@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/google/uuid"
 )
 
 // Want says what a demand takes.
@@ -15,6 +17,8 @@ type Want struct {
 	Queues map[string]int
 	Kinds  []string // handlers that are there; nil: any kind
 	Worker string   // becomes locked_by; "": the node
+	// Remote is the registration of a worker that is no part of this node: it keeps its leases alive itself. Nil: it is.
+	Remote uuid.UUID
 	// Deliver takes what was claimed, never more than what was idle. It must not block.
 	Deliver func([]*Work)
 }
@@ -26,9 +30,12 @@ type Demand struct {
 	group      *group
 
 	// Guarded by Dispatcher.mu.
-	idle   int
-	closed bool
+	idle     int
+	reserved int // of them, those that turns under way claim for
+	closed   bool
 }
+
+func (d *Demand) free() int { return d.idle - d.reserved }
 
 // Add makes n more slots idle.
 func (d *Demand) Add(n int) {
@@ -45,20 +52,37 @@ func (d *Demand) Close() {
 	d.closed, d.idle = true, 0
 	d.group.demands = slices.DeleteFunc(d.group.demands, func(o *Demand) bool { return o == d })
 	if len(d.group.demands) == 0 {
-		delete(d.dispatcher.groups, groupKey(d.want)) // what it knew of its queues goes with it
+		d.group.emptySince = time.Now() // monotonic
 	}
 }
 
-// group is all demands that want the same queues and kinds as the same worker: they share what is known about the
-// queues. Guarded by Dispatcher.mu.
-type group struct {
-	want     Want
-	demands  []*Demand
-	queues   map[string]*queueState
-	turning  int       // turns under way
-	turnedAt time.Time // when the last of them began
-	reserved int       // idle slots that these claim for
+// keepEmpty is how long a group without demands is kept, with what it knows of its queues: a remote worker that comes back
+// with the next call finds it as it was. dropEmpty is called when a new group is made. Under Dispatcher.mu.
+const keepEmpty = time.Minute
+
+func (d *Dispatcher) dropEmpty(now time.Time) {
+	for key, g := range d.groups {
+		if len(g.demands) == 0 && g.turning == 0 && now.Sub(g.emptySince) > keepEmpty {
+			delete(d.groups, key)
+		}
+	}
 }
+
+// group is all demands that want the same queues and kinds: they share what is known about the queues. Guarded by
+// Dispatcher.mu.
+type group struct {
+	want       Want      // queues and kinds
+	demands    []*Demand // who came first is served first
+	emptySince time.Time // when the last demand left
+	queues     map[string]*queueState
+	turning    int       // turns under way
+	turnedAt   time.Time // when the last of them began
+	// For how many demands a turn claims. Each demand takes a claim of its own, so a job that wakes a thousand parked workers
+	// must not make a thousand claims: one at first, and twice as many while all that is asked for comes back.
+	fan int
+}
+
+const maxFan = 32
 
 // groupKey tells which demands belong together.
 func groupKey(w Want) string {
@@ -77,7 +101,7 @@ func groupKey(w Want) string {
 		b.WriteString(kind)
 		b.WriteByte(' ')
 	}
-	return b.String() + "|" + w.Worker
+	return b.String()
 }
 
 // weight of a queue for this group; 0: it is none of its queues.
@@ -91,9 +115,10 @@ func (g *group) weight(queue string) int {
 	return g.want.Queues["*"]
 }
 
-func (g *group) idle() (n int) {
+// free is how many slots are idle and not claimed for.
+func (g *group) free() (n int) {
 	for _, d := range g.demands {
-		n += d.idle
+		n += d.free()
 	}
 	return n
 }
@@ -108,27 +133,61 @@ func (g *group) queue(name string) *queueState {
 	return q
 }
 
-// plan divides n slots among the hot queues: smooth weighted round robin, so that in any run of jobs as long as the sum
-// of the weights a queue that has work all along gets at least its weight.
-func (g *group) plan(n int, now time.Time) []*queueState {
-	var hot []*queueState
+// claims plans what a turn asks for, up to most slots.
+func (g *group) claims(most int, lease time.Duration, now time.Time) []*sent {
+	hot := g.hot(now)
+	if len(hot) == 0 {
+		return nil
+	}
+	g.fan = max(g.fan, 1)
+	var list []*sent
+	first := make(map[*queueState]*sent, len(hot))
+	asked := 0
+	for _, d := range g.demands {
+		n := min(d.free(), most)
+		if n <= 0 {
+			continue
+		}
+		for _, q := range share(hot, n) {
+			s := first[q]
+			if s == nil {
+				s = q.claim(d, lease, now)
+				first[q] = s
+			} else {
+				s = q.claimAlike(s, d)
+			}
+			list = append(list, s)
+			d.reserved += q.share
+			most -= q.share
+		}
+		if asked++; asked == g.fan {
+			break
+		}
+	}
+	return list
+}
+
+// hot are the queues to claim from, in the order of their names: that of a map would make a plan that no test can foretell.
+func (g *group) hot(now time.Time) (hot []*queueState) {
 	for _, q := range g.queues {
-		q.share = 0
 		if q.claimable(now) {
 			hot = append(hot, q)
 		}
 	}
-	if len(hot) == 0 {
-		return nil
-	}
-	// The order of a map would make a plan that no test can foretell.
 	slices.SortFunc(hot, func(a, b *queueState) int { return strings.Compare(a.name, b.name) })
+	return hot
+}
+
+// share divides n slots among queues, and returns those that get any: smooth weighted round robin, so that in any run of jobs
+// as long as the sum of the weights a queue that has work all along gets at least its weight.
+func share(hot []*queueState, n int) []*queueState {
 	if len(hot) == 1 {
 		hot[0].share = n
 		return hot
 	}
 	total := 0
 	for _, q := range hot {
+		q.share = 0
 		total += q.weight
 	}
 	for range n {
@@ -142,5 +201,11 @@ func (g *group) plan(n int, now time.Time) []*queueState {
 		best.credit -= total
 		best.share++
 	}
-	return slices.DeleteFunc(hot, func(q *queueState) bool { return q.share == 0 })
+	served := make([]*queueState, 0, len(hot))
+	for _, q := range hot {
+		if q.share > 0 {
+			served = append(served, q)
+		}
+	}
+	return served
 }

@@ -63,6 +63,7 @@ func (d *Dispatcher) Join(want Want) *Demand {
 	key := groupKey(want)
 	g := d.groups[key]
 	if g == nil {
+		d.dropEmpty(time.Now())
 		g = &group{want: want, queues: make(map[string]*queueState)}
 		d.groups[key] = g
 		// A group that is new knows no queue yet.
@@ -256,7 +257,6 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 type turn struct {
 	group   *group // nil: outcomes only
 	sent    []*sent
-	slots   int // idle slots that the claims are for
 	reports []report
 	storing int  // how many reports it began with
 	recover bool // look for claims that got lost, before anything else
@@ -296,7 +296,7 @@ func (d *Dispatcher) plan(now time.Time) (*turn, time.Duration) {
 	}
 	wait := time.Hour
 	for _, g := range d.groups {
-		idle := min(g.idle()-g.reserved, d.config.MaxTurn)
+		idle := min(g.free(), d.config.MaxTurn)
 		if d.draining || idle <= 0 || g.turning == maxTurning {
 			continue
 		}
@@ -307,17 +307,12 @@ func (d *Dispatcher) plan(now time.Time) (*turn, time.Duration) {
 				continue
 			}
 		}
-		queues := g.plan(idle, now)
-		if len(queues) == 0 {
+		claims := g.claims(idle, d.config.Lease, now)
+		if len(claims) == 0 {
 			wait = min(wait, g.nextLook(now))
 			continue
 		}
-		t := &turn{group: g, reports: d.takeReports()}
-		for _, q := range queues {
-			t.sent = append(t.sent, q.claim(g.want, d.config.Lease, now))
-			t.slots += q.share
-		}
-		g.reserved += t.slots
+		t := &turn{group: g, sent: claims, reports: d.takeReports()}
 		g.turning++
 		g.turnedAt = now
 		d.begin(t)
@@ -436,7 +431,7 @@ func (d *Dispatcher) settle(reports []report, verdicts []jobs.Verdict) {
 		if v.Landed && (v.Status == jobs.Retrying || v.Status == jobs.Scheduled) {
 			d.timers.lower(dueJob, v.DueIn)
 		}
-		if v.Landed && v.Status == jobs.Pending {
+		if v.Landed && v.Status == jobs.Pending && r.work.Job.Queue != "" {
 			d.WakeWhole(r.work.Job.Queue)
 		}
 		if r.stored != nil {
@@ -499,41 +494,48 @@ func (d *Dispatcher) end(t *turn, result *jobs.TurnResult, err error) {
 	for _, s := range t.sent {
 		s.queue.landed(s)
 	}
-	var works []*Work
-	if result != nil {
-		for i, got := range result.Claimed {
-			t.sent[i].queue.learn(t.sent[i], result.Left[i], got, now)
-			if len(got) == 0 {
-				d.emptyClaims.Add(1)
-			}
-			for _, j := range got {
-				w := &Work{Job: j, dispatcher: d}
-				if now.Sub(j.ClaimedAt) >= d.config.Lease/2 {
-					stale = append(stale, w) // the claim waited for so long that little of the lease is left
-				} else {
-					works = append(works, w)
-				}
+	full := true
+	var local []*Work // whose leases this node keeps alive
+	for n, s := range t.sent {
+		s.demand.reserved -= s.claim.Limit
+		if result == nil {
+			continue
+		}
+		got := result.Claimed[n]
+		s.queue.learn(s, result.Left[n], got, now)
+		full = full && s.queue.full
+		if len(got) == 0 {
+			d.emptyClaims.Add(1)
+		}
+		works := make([]*Work, 0, len(got))
+		for _, j := range got {
+			w := &Work{Job: j, dispatcher: d}
+			if now.Sub(j.ClaimedAt) >= d.config.Lease/2 {
+				stale = append(stale, w) // the claim waited for so long that little of the lease is left
+			} else {
+				works = append(works, w)
 			}
 		}
 		d.claimed.Add(int64(len(works)))
+		if s.demand.want.Remote == uuid.Nil {
+			local = append(local, works...)
+		}
+		if n := min(s.demand.idle, len(works)); n > 0 {
+			s.demand.idle -= n
+			deliveries = append(deliveries, delivery{s.demand, works[:n:n]})
+			works = works[n:]
+		}
+		surplus = append(surplus, works...)
 	}
 	// Leases are held before anybody else can see the work.
-	if len(works) > 0 {
-		d.leases.hold(works)
+	if len(local) > 0 {
+		d.leases.hold(local)
 	}
 	if t.group != nil {
 		t.group.turning--
-		t.group.reserved -= t.slots
-		for _, demand := range t.group.demands {
-			n := min(demand.idle, len(works))
-			if n == 0 {
-				continue
-			}
-			demand.idle -= n
-			deliveries = append(deliveries, delivery{demand, works[:n:n]})
-			works = works[n:]
+		if t.group.fan = min(2*t.group.fan, maxFan); !full {
+			t.group.fan = 1
 		}
-		surplus = works
 	}
 	if d.idleCh != nil && len(d.reports) == 0 && d.storing == 0 && d.inFlight == 0 {
 		close(d.idleCh)

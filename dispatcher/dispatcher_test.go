@@ -123,7 +123,9 @@ func (s *fakeStore) LostClaims(_ context.Context, _ string, known []uuid.UUID) (
 	return nil, s.fail
 }
 
-func (s *fakeStore) ExpiredLeases(context.Context, int) ([]*jobs.Job, error) { return nil, nil }
+func (s *fakeStore) ExpiredLeases(context.Context, int, time.Duration) ([]jobs.Expired, error) {
+	return nil, nil
+}
 
 func (s *fakeStore) Promote(context.Context, int) ([]jobs.Ready, error) {
 	s.mu.Lock()

@@ -81,10 +81,11 @@ func (q *queueState) claimable(now time.Time) bool {
 
 // sent is a claim that is under way.
 type sent struct {
-	queue *queueState
-	claim jobs.Claim
-	wakes int // of the queue, when it was made
-	at    time.Time
+	queue  *queueState
+	demand *Demand
+	claim  jobs.Claim
+	wakes  int // of the queue, when it was made
+	at     time.Time
 
 	// The smallest place in line, per priority, that was named since: the claim may not have seen it.
 	named   [3]jobs.Key
@@ -92,18 +93,31 @@ type sent struct {
 }
 
 // claim makes the claim for the queue's share.
-func (q *queueState) claim(w Want, lease time.Duration, now time.Time) *sent {
+func (q *queueState) claim(d *Demand, lease time.Duration, now time.Time) *sent {
 	// Nobody said anything since a claim that came back short: is it the last one?
 	last := !q.stirred && !q.full
 	whole := q.whole || last || !now.Before(q.nextWhole)
-	c := jobs.Claim{Queue: q.name, Limit: q.share, Kinds: w.Kinds, Worker: w.Worker, Lease: lease, Probe: last}
+	c := jobs.Claim{
+		Queue: q.name, Limit: q.share, Kinds: d.want.Kinds, Worker: d.want.Worker, Remote: d.want.Remote, Lease: lease, Probe: last,
+	}
 	q.stirred = false
 	if whole {
 		q.nextWhole, q.whole = now.Add(wholeEvery), false
 	} else {
 		c.From = q.low
 	}
-	s := &sent{queue: q, claim: c, wakes: q.wakes, at: now}
+	return q.send(&sent{queue: q, demand: d, claim: c, wakes: q.wakes, at: now})
+}
+
+// claimAlike makes a further claim of the same turn, for another demand. What is left is asked only once.
+func (q *queueState) claimAlike(first *sent, d *Demand) *sent {
+	s := *first
+	s.demand = d
+	s.claim.Limit, s.claim.Worker, s.claim.Remote, s.claim.Probe = q.share, d.want.Worker, d.want.Remote, false
+	return q.send(&s)
+}
+
+func (q *queueState) send(s *sent) *sent {
 	q.flying = append(q.flying, s)
 	return s
 }

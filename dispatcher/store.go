@@ -16,7 +16,7 @@ type Store interface {
 	Finish(context.Context, []jobs.Outcome) ([]jobs.Verdict, error)
 	Extend(context.Context, []jobs.Lease, time.Duration) ([]jobs.Extension, error)
 	LostClaims(ctx context.Context, worker string, known []uuid.UUID) ([]*jobs.Job, error)
-	ExpiredLeases(ctx context.Context, limit int) ([]*jobs.Job, error)
+	ExpiredLeases(ctx context.Context, limit int, timeout time.Duration) ([]jobs.Expired, error)
 	Promote(ctx context.Context, limit int) ([]jobs.Ready, error)
 	NextDue(context.Context) (jobs.Due, error)
 	ResumeDue(context.Context) ([]string, error)
@@ -45,7 +45,7 @@ func (d Database) Finish(ctx context.Context, o []jobs.Outcome) ([]jobs.Verdict,
 
 // Extend is jobs.Extend.
 func (d Database) Extend(ctx context.Context, l []jobs.Lease, lease time.Duration) ([]jobs.Extension, error) {
-	return jobs.Extend(ctx, d.Keeper, l, lease)
+	return jobs.Extend(ctx, d.Keeper, l, lease, 0) // a node ends its own attempts
 }
 
 // LostClaims is jobs.LostClaims.
@@ -54,8 +54,8 @@ func (d Database) LostClaims(ctx context.Context, worker string, known []uuid.UU
 }
 
 // ExpiredLeases is jobs.ExpiredLeases.
-func (d Database) ExpiredLeases(ctx context.Context, limit int) ([]*jobs.Job, error) {
-	return jobs.ExpiredLeases(ctx, d.Keeper, limit)
+func (d Database) ExpiredLeases(ctx context.Context, limit int, timeout time.Duration) ([]jobs.Expired, error) {
+	return jobs.ExpiredLeases(ctx, d.Keeper, limit, timeout)
 }
 
 // Promote is jobs.Promote.

@@ -182,7 +182,7 @@ const reapBatch = 500
 // strategy. It never asks whether this node knows the kind.
 func (t *timers) reap(ctx context.Context) error {
 	for {
-		expired, err := t.d.config.Store.ExpiredLeases(ctx, reapBatch)
+		expired, err := t.d.config.Store.ExpiredLeases(ctx, reapBatch, t.d.config.Timeout)
 		if err != nil || len(expired) == 0 {
 			return err
 		}
@@ -195,8 +195,13 @@ func (t *timers) reap(ctx context.Context) error {
 			if j.LeaseLosses > 0 {
 				delay = t.d.config.Retry.Next(j.BudgetAttempts())
 			}
+			if j.TimedOut {
+				failure := jobs.NewFailure(j.Kind, "Timeout", "the attempt ran into its timeout, and its worker did not end it", "")
+				outcomes[i] = jobs.TimeOut(j.Job, failure, t.d.config.Retry.Next(j.BudgetAttempts()))
+				continue
+			}
 			failure := jobs.NewFailure(j.Kind, "LeaseExpired", "the worker was not heard of before its lease ran out", "")
-			outcomes[i] = jobs.ExpireLease(j, failure, delay)
+			outcomes[i] = jobs.ExpireLease(j.Job, failure, delay)
 		}
 		verdicts, err := t.d.config.Store.Finish(ctx, outcomes)
 		if err != nil {

@@ -34,6 +34,9 @@ var builtin = func() codebook {
 		123: {event: "queue.resumed"},
 		124: {event: "queue.updated"},
 		125: {event: "history.dropped"},
+		126: {event: "worker.online"},
+		127: {event: "worker.draining"},
+		128: {event: "worker.offline"},
 	}
 	for _, s := range jobs.Steps() {
 		book[s.Code] = meaning{s.Event, s.From, s.To}

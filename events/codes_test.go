@@ -31,7 +31,7 @@ func TestCodeOfNewerVersionIsLearned(t *testing.T) {
 	for _, sql := range []string{
 		`ALTER TYPE mini_asynq.event_type ADD VALUE 'queue.renamed'`,
 		`INSERT INTO mini_asynq.event_codes (code, event) VALUES (199, 'queue.renamed')`,
-		`SELECT mini_asynq.note(code, queue, NULL, NULL, NULL, NULL) FROM (VALUES (121, 'a'), (199, 'b'), (121, 'c')) AS n(code, queue)`,
+		`SELECT mini_asynq.note(code, queue, NULL, NULL, NULL, NULL, NULL) FROM (VALUES (121, 'a'), (199, 'b'), (121, 'c')) AS n(code, queue)`,
 		`SELECT mini_asynq.wake()`,
 	} {
 		_, err := conn.Exec(t.Context(), sql)

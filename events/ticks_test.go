@@ -267,12 +267,16 @@ func (w *writers) twoPhase(ctx context.Context, conn *pgx.Conn, random *rand.Ran
 		return
 	}
 	stored, err := jobs.Enqueue(ctx, conn, jobs.Params{Queue: "two-phase", Delay: time.Hour})
-	if err != nil || exec(`PREPARE TRANSACTION '`+name+`'`) != nil {
+	if err != nil {
 		_, _ = conn.Exec(context.Background(), `ROLLBACK`)
 		return
 	}
 	ids := []uuid.UUID{stored[0].ID}
-	w.note(ids, context.Canceled) // may or may not
+	w.note(ids, context.Canceled) // may or may not, also when the answer to PREPARE is lost
+	if exec(`PREPARE TRANSACTION '`+name+`'`) != nil {
+		_, _ = conn.Exec(context.Background(), `ROLLBACK`)
+		return
+	}
 	if exec(fmt.Sprintf(`SELECT pg_sleep(%f)`, random.Float64()/4)) != nil {
 		return
 	}

@@ -205,7 +205,7 @@ func TestNewHistoryIsANewEpoch(t *testing.T) {
 	// As after a restore: the stored identity is another database's, and there are rows from beyond the present ids.
 	_, err = conn.Exec(t.Context(), `UPDATE mini_asynq.epochs SET identity = 'elsewhere'`)
 	require.NoError(t, err)
-	_, err = conn.Exec(t.Context(), `SELECT mini_asynq.note(121, 'ghost', NULL, NULL, NULL, NULL)`)
+	_, err = conn.Exec(t.Context(), `SELECT mini_asynq.note(121, 'ghost', NULL, NULL, NULL, NULL, NULL)`)
 	require.NoError(t, err)
 	_, err = conn.Exec(t.Context(), `UPDATE mini_asynq.outbox SET xid = (xid::text::bigint + 6)::text::xid8
 		WHERE events[1].queue = 'ghost'`)

@@ -37,6 +37,7 @@ type Claim struct {
 	From   [3]Key        // per priority: where to start. Everything before it is skipped, claimable or not.
 	Kinds  []string      // only these; nil is all
 	Worker string        // becomes locked_by
+	Remote uuid.UUID     // the worker's registration, if it is no node
 	Lease  time.Duration // becomes lease_expires_at
 	Probe  bool          // afterwards, tell whether anything of the queue is pending still (TurnResult.Left)
 
@@ -63,7 +64,7 @@ type Claim struct {
 const claimSQL = `
 UPDATE mini_asynq.jobs
    SET status = 'running', attempt = attempt + 1, version = version + 1, fence = nextval('mini_asynq.fence'),
-       locked_by = $2, locked_at = clock_timestamp(), lease_expires_at = clock_timestamp() + $3::interval,
+       locked_by = $2, worker_id = $13, locked_at = clock_timestamp(), lease_expires_at = clock_timestamp() + $3::interval,
        updated_at = clock_timestamp(), started_at = coalesce(started_at, clock_timestamp()),
        from_status = status, prev_event_xid = event_xid, event_xid = pg_current_xact_id(),
        cause = NULL, actor = NULL, comment = NULL
@@ -107,10 +108,18 @@ func PlanSettings() map[string]string {
 func (c Claim) queue(batch *pgx.Batch) {
 	batch.Queue(claimSQL, c.Queue, c.Worker, c.Lease,
 		c.From[0].RunAt, c.From[0].ID, c.From[1].RunAt, c.From[1].ID, c.From[2].RunAt, c.From[2].ID,
-		c.Kinds, c.Limit, c.relaxed)
+		c.Kinds, c.Limit, c.relaxed, optionalID(c.Remote))
 	if c.Probe {
 		batch.Queue(probeSQL, c.Queue, c.Kinds)
 	}
+}
+
+// optionalID is a parameter: null for no id.
+func optionalID(id uuid.UUID) *uuid.UUID {
+	if id == uuid.Nil {
+		return nil
+	}
+	return &id
 }
 
 // probeSQL tells whether a queue has a pending job, locked by somebody or not. It follows a claim over the full range:

@@ -55,7 +55,7 @@ WITH outcome AS (
            attempts = mini_asynq.with_attempt(attempts, ROW(attempt, fence, locked_at, ended,
                mini_asynq.ms_between(run_at, locked_at), 'failed', locked_by,
                o.failure->>'type', o.failure->>'message', o.failure->>'stack')::mini_asynq.attempt),
-           locked_by = NULL, locked_at = NULL, lease_expires_at = NULL, progress = NULL,
+           locked_by = NULL, worker_id = NULL, locked_at = NULL, lease_expires_at = NULL, progress = NULL,
            error = o.failure || jsonb_build_object('at', stamp),
            from_status = status, prev_event_xid = event_xid, event_xid = pg_current_xact_id(),
            cause = 'error', actor = NULL, comment = NULL
@@ -124,7 +124,7 @@ WITH outcome AS (
            snoozes = j.snoozes + (v.how = 'snoozed')::integer,
            last_worker = j.locked_by, last_started_at = j.locked_at, last_run_ms = mini_asynq.ms_between(j.locked_at, v.ended),
            attempts = v.all_attempts,
-           locked_by = NULL, locked_at = NULL, lease_expires_at = NULL, progress = NULL, error = v.last_error,
+           locked_by = NULL, worker_id = NULL, locked_at = NULL, lease_expires_at = NULL, progress = NULL, error = v.last_error,
            from_status = j.status, prev_event_xid = j.event_xid, event_xid = pg_current_xact_id(),
            cause = v.step_cause, actor = NULL, comment = NULL
       FROM verdict v

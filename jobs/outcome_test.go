@@ -178,7 +178,7 @@ func TestStaleOutcomeChangesNothing(t *testing.T) {
 	} {
 		require.False(t, f.finish(o)[0].Landed, o.Kind)
 	}
-	extended, err := jobs.Extend(t.Context(), f, []jobs.Lease{{JobID: id, Fence: old.Fence}}, time.Minute)
+	extended, err := jobs.Extend(t.Context(), f, []jobs.Lease{{JobID: id, Fence: old.Fence}}, time.Minute, 0)
 	require.NoError(t, err)
 	require.False(t, extended[0].Held)
 	err = jobs.SetProgress(t.Context(), f, jobs.Lease{JobID: id, Fence: old.Fence}, 1, "")
@@ -229,11 +229,11 @@ func TestPoisonEndsDead(t *testing.T) {
 	id := f.enqueue(jobs.Params{Queue: "q", MaxRetries: jobs.Retries(2)})[0].ID
 	for n := range 3 {
 		require.Len(t, f.claimFor("q", 1, time.Microsecond), 1, "attempt %d", n+1)
-		expired, err := jobs.ExpiredLeases(t.Context(), f, 10)
+		expired, err := jobs.ExpiredLeases(t.Context(), f, 10, time.Hour)
 		require.NoError(t, err)
 		require.Len(t, expired, 1)
 		require.Equal(t, n, expired[0].LeaseLosses)
-		require.True(t, f.finish(jobs.ExpireLease(expired[0], failure(), 0))[0].Landed)
+		require.True(t, f.finish(jobs.ExpireLease(expired[0].Job, failure(), 0))[0].Landed)
 		f.makeDue()
 	}
 	j := f.get(id)
@@ -357,7 +357,7 @@ func TestCancelStopsWaitingAndAsksRunning(t *testing.T) {
 	require.True(t, requested)
 	require.Equal(t, jobs.Running, j.Status)
 	require.False(t, j.CancelRequestedAt.IsZero())
-	extended, err := jobs.Extend(t.Context(), f, []jobs.Lease{{JobID: running, Fence: claimed.Fence}}, time.Minute)
+	extended, err := jobs.Extend(t.Context(), f, []jobs.Lease{{JobID: running, Fence: claimed.Fence}}, time.Minute, 0)
 	require.NoError(t, err)
 	require.True(t, extended[0].CancelRequested) // the request is a column: no lost message loses it
 	verdict := f.finish(jobs.Fail(&claimed.Job, failure(), time.Minute))[0]
@@ -644,8 +644,10 @@ func TestForeignRowLockHoldsUpOneJobOnly(t *testing.T) {
 
 	extended, err := jobs.Extend(t.Context(), f, []jobs.Lease{
 		{JobID: held.ID, Fence: held.Fence}, {JobID: free.ID, Fence: free.Fence}, {JobID: free.ID, Fence: 1 << 40},
-	}, time.Minute)
+	}, time.Minute, 0)
 	require.NoError(t, err)
+	require.InDelta(t, time.Minute, extended[1].Remaining, float64(time.Second))
+	extended[1].Remaining = 0
 	require.Equal(t, []jobs.Extension{{Busy: true}, {Held: true}, {}}, extended)
 	verdicts := f.finish(jobs.Complete(held, nil), jobs.Complete(free, nil))
 	require.True(t, verdicts[0].Busy)

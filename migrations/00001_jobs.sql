@@ -95,6 +95,7 @@ CREATE TABLE mini_asynq.jobs (
     locked_by           text,
     locked_at           timestamptz,
     lease_expires_at    mini_asynq.moment,
+    worker_id           uuid,                   -- of a remote worker that holds the lease; null: a node does
     started_at          mini_asynq.moment,      -- of the first attempt
     cancel_requested_at timestamptz,
 

@@ -9,7 +9,8 @@ CREATE TYPE mini_asynq.event_type AS ENUM (
     'job.enqueued', 'job.scheduled', 'job.blocked', 'job.ready', 'job.started', 'job.progress', 'job.completed',
     'job.retrying', 'job.dead', 'job.snoozed', 'job.released', 'job.cancel_requested', 'job.cancelled',
     'job.redriven', 'job.redrive_undone', 'job.updated', 'job.deleted',
-    'queue.created', 'queue.paused', 'queue.resumed', 'queue.updated', 'history.dropped');
+    'queue.created', 'queue.paused', 'queue.resumed', 'queue.updated', 'history.dropped',
+    'worker.online', 'worker.draining', 'worker.offline');
 
 -- Every event by its code, which is what the outbox stores: two bytes for what happened, before and after. Codes up to 99
 -- are the one transition table; jobs.Steps is the same in Go, and a test compares them. The others change no status. A
@@ -66,7 +67,10 @@ INSERT INTO mini_asynq.event_codes (code, from_status, to_status, event) VALUES
     (122, NULL,        NULL,        'queue.paused'),
     (123, NULL,        NULL,        'queue.resumed'),
     (124, NULL,        NULL,        'queue.updated'),
-    (125, NULL,        NULL,        'history.dropped');
+    (125, NULL,        NULL,        'history.dropped'),
+    (126, NULL,        NULL,        'worker.online'),
+    (127, NULL,        NULL,        'worker.draining'),
+    (128, NULL,        NULL,        'worker.offline');
 
 CREATE VIEW mini_asynq.legal_steps AS
     SELECT code, from_status, to_status, event FROM mini_asynq.event_codes WHERE code < 100;
@@ -482,7 +486,8 @@ $$;
 
 -- +goose StatementBegin
 -- note writes an event that is about no job.
-CREATE FUNCTION mini_asynq.note(code integer, queue text, actor text, reason text, until timestamptz, data jsonb) RETURNS void
+CREATE FUNCTION mini_asynq.note(code integer, queue text, worker text, actor text, reason text, until timestamptz, data jsonb)
+    RETURNS void
     LANGUAGE sql
     SET search_path = pg_catalog, pg_temp
 AS $$
@@ -490,7 +495,9 @@ AS $$
     VALUES (1, ARRAY[NULL::uuid], ARRAY[ROW(
                code, NULL, NULL, NULL, NULL,        -- priority, attempt, job_version, prev_xid
                queue,
-               NULL, NULL, NULL,                    -- kind, worker, tags
+               NULL,                                -- kind
+               worker,
+               NULL,                                -- tags
                actor,
                NULL,                                -- fence
                until,
@@ -509,13 +516,13 @@ CREATE FUNCTION mini_asynq.queues_changed() RETURNS trigger
 AS $$
 BEGIN
     IF TG_OP = 'INSERT' THEN
-        PERFORM mini_asynq.note(121, NEW.name, NEW.actor, NULL, NULL, NULL);
+        PERFORM mini_asynq.note(121, NEW.name, NULL, NEW.actor, NULL, NULL, NULL);
     END IF;
     IF NEW.paused AND (TG_OP = 'INSERT' OR NOT OLD.paused OR OLD.pause_reason IS DISTINCT FROM NEW.pause_reason
                        OR OLD.paused_until IS DISTINCT FROM NEW.paused_until) THEN
-        PERFORM mini_asynq.note(122, NEW.name, NEW.actor, NEW.pause_reason, NEW.paused_until, NULL);
+        PERFORM mini_asynq.note(122, NEW.name, NULL, NEW.actor, NEW.pause_reason, NEW.paused_until, NULL);
     ELSIF TG_OP = 'UPDATE' AND OLD.paused AND NOT NEW.paused THEN
-        PERFORM mini_asynq.note(123, NEW.name, NEW.actor, current_setting('mini_asynq.reason', true), NULL, NULL);
+        PERFORM mini_asynq.note(123, NEW.name, NULL, NEW.actor, current_setting('mini_asynq.reason', true), NULL, NULL);
     END IF;
     PERFORM mini_asynq.wake();
     RETURN NULL;
@@ -568,7 +575,7 @@ DROP TRIGGER jobs_updated ON mini_asynq.jobs;
 DROP TRIGGER jobs_inserted ON mini_asynq.jobs;
 DROP TRIGGER jobs_update_without_version ON mini_asynq.jobs;
 DROP TRIGGER jobs_insert_by_hand ON mini_asynq.jobs;
-DROP FUNCTION mini_asynq.queues_changed(), mini_asynq.note(integer, text, text, text, timestamptz, jsonb),
+DROP FUNCTION mini_asynq.queues_changed(), mini_asynq.note(integer, text, text, text, text, timestamptz, jsonb),
     mini_asynq.jobs_finished_status_fixed(), mini_asynq.jobs_insert_by_hand(),
     mini_asynq.jobs_update_without_version(), mini_asynq.jobs_finished_deleted(), mini_asynq.jobs_deleted(),
     mini_asynq.jobs_finished_inserted(), mini_asynq.jobs_updated(), mini_asynq.jobs_inserted(),

@@ -112,7 +112,7 @@ BEGIN
     END IF;
     EXECUTE format('TRUNCATE mini_asynq.%I', part);
     IF n > 0 THEN
-        PERFORM mini_asynq.note(125, NULL, NULL, NULL, NULL, jsonb_build_object(
+        PERFORM mini_asynq.note(125, NULL, NULL, NULL, NULL, NULL, jsonb_build_object(
             'table', rule.parent, 'day', to_char(rule.begins AT TIME ZONE 'UTC', 'YYYY-MM-DD'), 'count', n));
         PERFORM mini_asynq.wake();
     END IF;

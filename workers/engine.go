@@ -240,7 +240,7 @@ func (e *Engine) wire() (err error) {
 	}
 	e.Dispatcher, err = dispatcher.New(dispatcher.Config{
 		Store: dispatcher.Database{Engine: e.turns, Keeper: e.keeper},
-		Node:  e.Node, Lease: c.Lease, Retry: c.Retry, Sweep: sweep, Log: component("dispatcher"),
+		Node:  e.Node, Lease: c.Lease, Retry: c.Retry, Timeout: c.Timeout, Sweep: sweep, Log: component("dispatcher"),
 		Leads: func() bool { return e.Pacer.Leads() },
 	})
 	if err != nil {

@@ -14,10 +14,6 @@ import (
 	"github.com/mini-asynq/mini-asynq/jobs"
 )
 
-// lateGrace is how long after the timeout a handler's own outcome still counts: finished work is not thrown away for
-// having been a little late.
-const lateGrace = 5 * time.Second
-
 // lateLook is how often attempts are looked for that have not returned by then.
 const lateLook = time.Second
 
@@ -47,7 +43,7 @@ func (p *Pool) newAttempt(work *dispatcher.Work) *attempt {
 	}
 	// Counted from the claim, by the monotonic clock.
 	deadline := job.ClaimedAt.Add(a.timeout)
-	a.giveUpAt = deadline.Add(lateGrace)
+	a.giveUpAt = deadline.Add(jobs.Overtime)
 	a.handling.Job = job
 	if p.config.DB != nil {
 		a.progress.db, a.progress.lease = p.config.DB, jobs.Lease{JobID: job.ID, Fence: job.Fence}
@@ -178,7 +174,7 @@ func (p *Pool) classify(ctx context.Context, h *jobs.Handling, err error) (outco
 
 func (p *Pool) timedOut(job *jobs.Claimed, timeout time.Duration) jobs.Outcome {
 	failure := jobs.NewFailure(job.Kind, "Timeout",
-		fmt.Sprintf("still running %s after its timeout of %s", lateGrace, timeout), "")
+		fmt.Sprintf("still running %s after its timeout of %s", jobs.Overtime, timeout), "")
 	return jobs.TimeOut(&job.Job, failure, p.config.Retry.Next(job.BudgetAttempts()))
 }
 

@@ -14,7 +14,8 @@ const (
 	houseEvery      = time.Hour          // how often partitions and keys are looked after
 	houseRetry      = time.Minute        // after a lock that was not to be had
 	stepDeadline    = 10 * time.Minute   // of one step: the ticks of days may have to go
-	keysAtOnce      = 5000               // expired idempotency keys deleted in one statement
+	keepWorkers     = 24 * time.Hour     // how long a remote worker that is silent is remembered
+	atOnce          = 5000               // rows deleted in one statement
 )
 
 // keepHouse makes partitions ahead of time, retires old ones, drops expired keys, and makes the rows of new queues: all
@@ -66,14 +67,21 @@ func (e *Engine) house(ctx context.Context) error {
 		bounded(ctx, func(ctx context.Context) error { return e.dropOld(ctx, jobs.ClassDead, e.config.KeepDead) }),
 		bounded(ctx, func(ctx context.Context) error { return events.Retire(ctx, e.keeper, e.config.KeepEvents) }),
 		bounded(ctx, func(ctx context.Context) error {
-			for {
-				n, err := jobs.DropExpiredKeys(ctx, e.keeper, keysAtOnce)
-				if err != nil || n < keysAtOnce {
-					return err
-				}
-			}
+			return inPortions(func() (int64, error) { return jobs.DropExpiredKeys(ctx, e.keeper, atOnce) })
+		}),
+		bounded(ctx, func(ctx context.Context) error {
+			return inPortions(func() (int64, error) { return jobs.DropWorkers(ctx, e.keeper, keepWorkers, atOnce) })
 		}),
 	)
+}
+
+// inPortions repeats a step that deletes up to atOnce rows until there are no more.
+func inPortions(step func() (int64, error)) error {
+	for {
+		if n, err := step(); err != nil || n < atOnce {
+			return err
+		}
+	}
 }
 
 // dropOld drops the partitions of a class that are older than keep.
