@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/mini-asynq/mini-asynq/internal/pgtest"
+	"github.com/mini-asynq/mini-asynq/jobs"
 )
 
 // secretInput stands in refused inputs: no log line may repeat it.
@@ -91,6 +92,69 @@ func TestBadInputMatrix(t *testing.T) {
 	d.badAddresses(t)
 	d.badKeys(t)
 	d.badActions(t)
+	d.badWork(t)
+}
+
+func (d *door) badWork(t *testing.T) {
+	t.Helper()
+	worker := d.register(`{"name":"bad","queues":{"*":1},"slots":5}`)
+	id := d.enqueue(`{"queue":"x5"}`)
+	job := d.claimFor(worker, `{"max":1,"wait":"20s","queues":{"x5":1}}`)[0]
+	call := func(name, path, body string, status int, pointer string) row {
+		return row{name: name, path: path, body: body, status: status, pointer: pointer}
+	}
+	job1 := "/jobs/" + id
+	fence := fmt.Sprintf(`"fence":%d`, job.Fence)
+	d.refuses(t, "X5",
+		call("NUL", job1+"/complete", `{`+fence+`,"result":"a\u0000"}`, 422, "/result"),
+		call("half a surrogate", job1+"/complete", `{`+fence+`,"result":["\ud800"]}`, 422, "/result"),
+		call("too deep", job1+"/complete", `{`+fence+`,"result":`+strings.Repeat("[", 70)+strings.Repeat("]", 70)+`}`, 422, "/result"),
+		call("digits", job1+"/complete", `{`+fence+`,"result":1e1000}`, 422, "/result"),
+		call("too large", job1+"/complete", `{`+fence+`,"result":"`+strings.Repeat("a", jobs.MaxResult)+`"}`, 413, "/result"),
+		call("progress 101", job1+"/progress", `{`+fence+`,"percent":101}`, 422, "/percent"),
+		call("progress -1", job1+"/progress", `{`+fence+`,"percent":-1}`, 422, "/percent"),
+		call("progress text", job1+"/progress", `{`+fence+`,"percent":"5"}`, 400, "/percent"),
+		call("no fence", job1+"/complete", `{}`, 422, "/fence"),
+		call("fence 0", job1+"/complete", `{"fence":0}`, 422, "/fence"),
+		call("fence text", job1+"/complete", `{"fence":"1"}`, 400, "/fence"),
+		call("another outcome's field", job1+"/complete", `{`+fence+`,"delay":"1s"}`, 400, "/delay"),
+		call("no error", job1+"/fail", `{`+fence+`}`, 422, "/error"),
+		call("retry", job1+"/fail", `{`+fence+`,"error":{},"retry":"maybe"}`, 422, "/retry"),
+		call("after nothing", job1+"/fail", `{`+fence+`,"error":{},"retry":"after"}`, 422, "/retry_after"),
+		call("after 8d", job1+"/fail", `{`+fence+`,"error":{},"retry":"after","retry_after":"8d"}`, 422, "/retry_after"),
+		call("snooze -1", job1+"/snooze", `{`+fence+`,"delay":"-1s"}`, 422, "/delay"),
+		call("snooze 366d", job1+"/snooze", `{`+fence+`,"delay":"366d"}`, 422, "/delay"),
+		call("outcomes of none", worker+"/outcomes", `{"outcomes":[]}`, 422, "/outcomes"),
+		call("outcomes of 1001", worker+"/outcomes", `{"outcomes":[`+strings.Repeat("{},", 1000)+`{}]}`, 422, "/outcomes"),
+		call("no outcomes", worker+"/outcomes", `{}`, 422, "/outcomes"),
+	)
+	require.Equal(t, "running", d.get(job1).text("status"), "attempt and lease are unharmed")
+	d.post(job1+"/complete", `{`+fence+`}`).is(http.StatusOK)
+
+	d.refuses(t, "X6",
+		call("max 0", worker+"/claim", `{"max":0}`, 422, "/max"),
+		call("max 10^6", worker+"/claim", `{"max":1000000}`, 422, "/max"),
+		call("wait -1", worker+"/claim", `{"wait":"-1s"}`, 422, "/wait"),
+		call("wait 1 h", worker+"/claim", `{"wait":"1h"}`, 422, "/wait"),
+		call("wait text", worker+"/claim", `{"wait":20}`, 400, "/wait"),
+		call("newline", "/workers", `{"name":"a\nb"}`, 422, "/name"),
+		call("4 KiB", "/workers", `{"name":"`+strings.Repeat("a", 4096)+`"}`, 422, "/name"),
+		call("no name", "/workers", `{"slots":1}`, 422, "/name"),
+		call("slots 0", "/workers", `{"name":"a","slots":0}`, 422, "/slots"),
+		call("slots 1001", "/workers", `{"name":"a","slots":1001}`, 422, "/slots"),
+		call("weight 0", "/workers", `{"name":"a","queues":{"q":0}}`, 422, "/queues/q"),
+		call("weight text", "/workers", `{"name":"a","queues":{"q":"1"}}`, 400, "/queues/q"),
+		call("queue", "/workers", `{"name":"a","queues":{"a b":1}}`, 422, "/queues/a b"),
+		call("no queues", "/workers", `{"name":"a","queues":{}}`, 422, "/queues"),
+		call("no kinds", "/workers", `{"name":"a","kinds":[]}`, 422, "/kinds"),
+		call("kind", "/workers", `{"name":"a","kinds":["x/y"]}`, 422, "/kinds/0"),
+		call("labels", "/workers", `{"name":"a","labels":{"x":{}}}`, 422, "/labels/x"),
+		call("unknown field", "/workers", `{"name":"a","colour":1}`, 400, "/colour"),
+		call("lease without a fence", worker+"/heartbeat", `{"leases":[{"job_id":"`+id+`"}],"busy":0}`, 422, "/leases/0"),
+		call("busy -1", worker+"/heartbeat", `{"leases":[],"busy":-1}`, 422, "/busy"),
+		row{name: "id", path: "/workers/abc/claim", body: `{}`, status: 400, problem: "invalid-parameter"},
+	)
+	require.Empty(t, d.claimFor(worker, `{"wait":"300ms","queues":{"nobody-has-it":1}}`))
 }
 
 func (d *door) badBodies(t *testing.T) {
@@ -297,7 +361,7 @@ func (d *door) badAddresses(t *testing.T) {
 		return row{name: limitedName(path), method: http.MethodGet, path: path, status: status, problem: problem}
 	}
 	d.refuses(t, "Q1",
-		get("/nothing", 404, ""), get("/workers", 404, ""), get("/jobs/"+id+"/clone", 404, ""),
+		get("/nothing", 404, ""), get("/schedules", 404, ""), get("/jobs/"+id+"/clone", 404, ""),
 		row{name: "PUT", method: http.MethodPut, path: "/jobs", status: 405},
 		row{name: "PATCH not built", method: http.MethodPatch, path: "/admin/jobs/" + id, status: 405, with: []with{asAdmin}},
 		row{name: "GET of an action", method: http.MethodGet, path: "/admin/jobs/" + id + "/retry", status: 405},

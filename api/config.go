@@ -24,6 +24,7 @@ type Config struct {
 	Inserter *jobs.Inserter // Required.
 	Stream   *events.Stream // Required.
 	Overview Overview       // nil: queues have no numbers, statistics are empty
+	Work     Work           // remote workers; nil: 404
 	Hub      http.Handler   // GET /ws; nil: 404. It finds the caller with PrincipalOf.
 	Web      http.Handler   // the dashboard, without the base path; nil: 404
 	// Gatherer is what GET /metrics shows; nil: 404. Registerer takes http_request_seconds; nil: not measured.
@@ -50,9 +51,11 @@ type Config struct {
 	CORSOrigins    []string       // origins that may call with bearer keys
 	TrustedProxies []netip.Prefix // whose X-Forwarded-For and X-Forwarded-Proto count
 
-	MaxPayload     int           // bytes; 0 is jobs.MaxPayload, at most 4 MiB
-	IdempotencyTTL time.Duration // 0 is 24 h
-	Deadline       time.Duration // of one call of the database, waiting for a connection included; 0 is 10 s
+	MaxPayload     int              // bytes; 0 is jobs.MaxPayload, at most 4 MiB
+	IdempotencyTTL time.Duration    // 0 is 24 h
+	Retry          jobs.RetryPolicy // of what remote workers report as failed
+	Timeout        time.Duration    // of an attempt at a remote worker, for jobs that have none; 0 is 30 minutes
+	Deadline       time.Duration    // of one call of the database, waiting for a connection included; 0 is 10 s
 
 	Version, Commit, Node, Environment string
 }
@@ -69,6 +72,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.IdempotencyTTL == 0 {
 		c.IdempotencyTTL = 24 * time.Hour
+	}
+	if c.Timeout == 0 {
+		c.Timeout = 30 * time.Minute
 	}
 	if c.Deadline == 0 {
 		c.Deadline = 10 * time.Second

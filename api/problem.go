@@ -185,20 +185,22 @@ func (s *Server) write(c *gin.Context, p *problem) {
 	writeProblem(c.Writer, c.Request, s.config.BasePath, callOf(c).id, p)
 }
 
-func writeProblem(w http.ResponseWriter, r *http.Request, basePath, requestID string, p *problem) {
+// problemMembers is a problem wherever it stands: as an answer, or inside one.
+func problemMembers(basePath string, p *problem) map[string]any {
 	body := map[string]any{
-		"type":       basePath + "/problems/" + p.kind.name,
-		"title":      p.kind.title,
-		"status":     p.kind.status,
-		"detail":     jobs.Storable(p.detail, 2*maxDetail),
-		"instance":   jobs.Storable(r.URL.EscapedPath(), maxDetail),
-		"code":       p.kind.code(),
-		"request_id": requestID,
+		"type": basePath + "/problems/" + p.kind.name, "title": p.kind.title, "status": p.kind.status,
+		"detail": jobs.Storable(p.detail, 2*maxDetail), "code": p.kind.code(),
 	}
 	maps.Copy(body, p.extra)
 	if len(p.errors) > 0 {
 		body["errors"] = p.errors
 	}
+	return body
+}
+
+func writeProblem(w http.ResponseWriter, r *http.Request, basePath, requestID string, p *problem) {
+	body := problemMembers(basePath, p)
+	body["instance"], body["request_id"] = jobs.Storable(r.URL.EscapedPath(), maxDetail), requestID
 	header := w.Header()
 	header.Set("Content-Type", "application/problem+json")
 	if p.again > 0 {

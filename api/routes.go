@@ -57,6 +57,24 @@ func (s *Server) policy() []route {
 
 		{get, "/problems/:name", open, 0, s.problemPage},
 	}
+	if s.config.Work != nil {
+		table = append(table,
+			route{post, prefix + "/workers", ScopeWork, 0, s.registerWorker},
+			route{get, prefix + "/workers", ScopeRead, 0, s.listWorkers},
+			route{get, prefix + "/workers/:id", ScopeRead, 0, s.getWorker},
+			route{del, prefix + "/workers/:id", ScopeWork, 0, s.removeWorker},
+			route{post, prefix + "/workers/:id/claim", ScopeWork, 0, s.claimJobs},
+			route{post, prefix + "/workers/:id/heartbeat", ScopeWork, 0, s.beat},
+			route{post, prefix + "/workers/:id/outcomes", ScopeWork, 0, s.batchOutcomes},
+			route{post, prefix + "/jobs/:id/complete", ScopeWork, 0, s.completeJob},
+			route{post, prefix + "/jobs/:id/fail", ScopeWork, 0, s.failJob},
+			route{post, prefix + "/jobs/:id/snooze", ScopeWork, 0, s.snoozeJob},
+			route{post, prefix + "/jobs/:id/release", ScopeWork, 0, s.releaseJob},
+			route{post, prefix + "/jobs/:id/progress", ScopeWork, 0, s.progressJob},
+			route{post, prefix + "/admin/workers/:id/quiet", ScopeOperate, 0, s.quietWorker},
+			route{post, prefix + "/admin/workers/:id/drain", ScopeOperate, 0, s.drainWorker},
+		)
+	}
 	if s.config.Gatherer != nil {
 		table = append(table, route{get, prefix + "/metrics", ScopeRead, 0, s.metricsHandler()})
 	}

@@ -31,6 +31,7 @@ type Server struct {
 	config   Config
 	engine   *gin.Engine
 	waiters  *waiters
+	presence *presence
 	failures *failures
 	admin    credential
 	batches  *semaphore.Weighted      // bytes of batches
@@ -50,6 +51,7 @@ func New(config Config) (*Server, error) {
 	s := &Server{
 		config:   config,
 		waiters:  newWaiters(),
+		presence: newPresence(),
 		failures: newFailures(),
 		admin:    newCredential(config.AdminUser, config.AdminPassword),
 		draining: make(chan struct{}),
@@ -66,9 +68,13 @@ func New(config Config) (*Server, error) {
 	return s, nil
 }
 
-// Run follows the stream for the calls that wait. It returns nil when ctx ends.
+// Run follows the stream for the calls that wait, and says which remote workers are there. It returns nil when ctx ends.
 func (s *Server) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	// Both end with ctx; Run waits for them.
+	wg.Go(func() { s.presence.keep(ctx, s) })
 	s.waiters.follow(ctx, s.config.Stream)
+	wg.Wait()
 	return nil
 }
 

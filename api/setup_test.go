@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"strings"
@@ -19,6 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/mini-asynq/mini-asynq/api"
+	"github.com/mini-asynq/mini-asynq/dispatcher"
 	"github.com/mini-asynq/mini-asynq/events"
 	"github.com/mini-asynq/mini-asynq/internal/pgtest"
 	"github.com/mini-asynq/mini-asynq/jobs"
@@ -26,6 +28,9 @@ import (
 
 // password is planted: no log line and no answer may repeat it.
 const password = "planted-admin-secret"
+
+// testLease is the lease of remote claims in these tests.
+const testLease = 30 * time.Second
 
 // door is a node's REST door on a database of its own, as a caller from this machine sees it.
 type door struct {
@@ -35,6 +40,9 @@ type door struct {
 	pool   *pgxpool.Pool
 	server *api.Server
 	stream *events.Stream
+	// For remote workers: with a lease of testLease.
+	dispatch *dispatcher.Dispatcher
+
 	log    *pgtest.Log
 	pgLog  string // where PostgreSQL's log is, if this test has it for itself
 	client *http.Client
@@ -57,7 +65,18 @@ func setupOn(t testing.TB, dsn string, change ...func(*api.Config)) *door {
 	require.NoError(t, err)
 	connect := func(ctx context.Context) (*pgx.Conn, error) { return pgx.Connect(ctx, dsn) }
 
+	turnConfig := poolConfig.Copy()
+	turnConfig.MaxConns = 2
+	maps.Copy(turnConfig.ConnConfig.RuntimeParams, jobs.PlanSettings())
+	turns, err := pgxpool.NewWithConfig(ctx, turnConfig)
+	require.NoError(t, err)
+
 	d := &door{t: t, dsn: dsn, pool: pool, log: &pgtest.Log{}}
+	d.dispatch, err = dispatcher.New(dispatcher.Config{
+		Store: dispatcher.Database{Engine: turns, Keeper: pool}, Node: "test-node", Lease: testLease, Sweep: -1,
+		Log: zerolog.New(d.log),
+	})
+	require.NoError(t, err)
 	d.stream = events.NewStream(events.StreamConfig{DB: pool})
 	pacer := events.NewPacer(events.PacerConfig{Connect: connect, Published: func(events.Tick) { d.stream.Wake() }})
 	listener := events.NewListener(events.ListenerConfig{
@@ -68,10 +87,17 @@ func setupOn(t testing.TB, dsn string, change ...func(*api.Config)) *door {
 		_ = jobs.AddQueues(ctx, pool, names) // offered again if it fails
 	}})
 	d.stream.Tap(overview.Fold)
+	d.stream.Tap(func(batch []*events.Event) {
+		for _, e := range batch {
+			if e.Status == jobs.Pending {
+				d.dispatch.WakeWhole(e.Queue)
+			}
+		}
+	})
 	inserter := jobs.NewInserter(pool, jobs.InserterConfig{Stored: func([]jobs.Enqueued) { pacer.Wake() }})
 	config := api.Config{
 		DB: pool, Inserter: inserter, Stream: d.stream, Overview: overview, Log: zerolog.New(d.log).Level(zerolog.DebugLevel),
-		BindIsLoopback: true, AdminPassword: password, Node: "test-node", Version: "v0", GinMode: "test",
+		Work: d.dispatch, Retry: jobs.RetryPolicy{Strategy: jobs.Fixed, Interval: time.Hour}, BindIsLoopback: true, AdminPassword: password, Node: "test-node", Version: "v0", GinMode: "test",
 	}
 	for _, fn := range change {
 		fn(&config)
@@ -80,7 +106,7 @@ func setupOn(t testing.TB, dsn string, change ...func(*api.Config)) *door {
 	require.NoError(t, err)
 
 	var running sync.WaitGroup
-	services := []func(context.Context) error{d.stream.Run, pacer.Run, listener.Run, inserter.Run, overview.Run, d.server.Run}
+	services := []func(context.Context) error{d.stream.Run, pacer.Run, listener.Run, inserter.Run, overview.Run, d.server.Run, d.dispatch.Run}
 	for _, run := range services {
 		running.Go(func() { _ = run(ctx) })
 	}
@@ -98,6 +124,7 @@ func setupOn(t testing.TB, dsn string, change ...func(*api.Config)) *door {
 		_ = httpServer.Close()
 		cancel()
 		running.Wait()
+		turns.Close()
 		pool.Close()
 	})
 	select {

@@ -216,6 +216,9 @@ func (s *Server) await(ctx context.Context, id uuid.UUID, u until, since int64, 
 	}
 }
 
+// ParkedClaims is how many claims of remote workers wait at this moment.
+func (s *Server) ParkedClaims() int { return s.presence.parkedCalls() }
+
 // Parked is how many calls wait for jobs at this moment.
 func (s *Server) Parked() int { return s.waiters.parked() }
 

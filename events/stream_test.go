@@ -116,7 +116,7 @@ func TestEventsAreWellFormed(t *testing.T) {
 	result, err := turn.Do(t.Context(), pool)
 	require.NoError(t, err)
 	job := &result.Claimed[0][0].Job
-	require.NoError(t, jobs.SetProgress(t.Context(), pool, jobs.Lease{JobID: job.ID, Fence: job.Fence}, 50, "half"))
+	require.NoError(t, jobs.SetProgress(t.Context(), pool, jobs.Lease{JobID: job.ID, Fence: job.Fence}, 50, "half", 0))
 	_, err = jobs.Finish(t.Context(), pool, []jobs.Outcome{jobs.Fail(job, jobs.NewFailure("k", "T", `m "quoted"`, "s"), 0)})
 	require.NoError(t, err)
 	_, err = jobs.PauseQueue(t.Context(), pool, "q", jobs.Pause{Reason: "why", For: time.Hour, Actor: "me"})

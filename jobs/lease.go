@@ -86,28 +86,38 @@ func Extend(ctx context.Context, db DB, leases []Lease, lease, timeout time.Dura
 	return out, nil
 }
 
-// SetProgress stores what a running handler says about itself; ErrLeaseLost with a stale fence. Callers send at most
-// one a second and job: each makes an event.
-func SetProgress(ctx context.Context, db DB, lease Lease, percent float64, message string) error {
-	tag, err := db.Exec(ctx, `
-		UPDATE mini_asynq.jobs
-		   SET progress = jsonb_build_object('percent', $3::float8, 'message', $4::text, 'at',
-		           to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')),
-		       version = version + 1, updated_at = clock_timestamp(),
-		       from_status = status, prev_event_xid = event_xid, event_xid = pg_current_xact_id(), cause = 'progress',
-		       -- Who asked it to stop, and why, is told when it has stopped.
-		       actor = CASE WHEN cancel_requested_at IS NOT NULL THEN actor END,
-		       comment = CASE WHEN cancel_requested_at IS NOT NULL THEN comment END
-		 WHERE id = $1 AND fence = $2 AND locked_by IS NOT NULL`,
-		lease.JobID, lease.Fence, min(max(percent, 0), 100), Storable(message, 256))
+// SetProgress stores what a running handler says about itself; ErrLeaseLost with a stale fence. Each makes an event, so one that
+// comes sooner than rest after the one before is left out.
+func SetProgress(ctx context.Context, db DB, lease Lease, percent float64, message string, rest time.Duration) error {
+	var held bool
+	err := db.QueryRow(ctx, `
+		WITH told AS (
+		    UPDATE mini_asynq.jobs
+		       SET progress = jsonb_build_object('percent', $3::float8, 'message', $4::text, 'at',
+		               to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')),
+		           version = version + 1, updated_at = clock_timestamp(),
+		           from_status = status, prev_event_xid = event_xid, event_xid = pg_current_xact_id(), cause = 'progress',
+		           -- Who asked it to stop, and why, is told when it has stopped.
+		           actor = CASE WHEN cancel_requested_at IS NOT NULL THEN actor END,
+		           comment = CASE WHEN cancel_requested_at IS NOT NULL THEN comment END
+		     WHERE id = $1 AND fence = $2 AND locked_by IS NOT NULL
+		       AND (progress IS NULL OR (progress->>'at')::timestamptz <= clock_timestamp() - $5::interval)
+		    RETURNING id
+		)
+		SELECT EXISTS (SELECT FROM told)
+		    OR EXISTS (SELECT FROM mini_asynq.jobs WHERE id = $1 AND fence = $2 AND locked_by IS NOT NULL)`,
+		lease.JobID, lease.Fence, min(max(percent, 0), 100), Storable(message, MaxProgressText), rest).Scan(&held)
 	if err != nil {
 		return fmt.Errorf("store progress: %w", err)
 	}
-	if tag.RowsAffected() == 0 {
+	if !held {
 		return ErrLeaseLost
 	}
 	return nil
 }
+
+// MaxProgressText is how many bytes of a message about progress are kept.
+const MaxProgressText = 256
 
 // Expired is a running job whose lease has run out.
 type Expired struct {

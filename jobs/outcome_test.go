@@ -181,7 +181,7 @@ func TestStaleOutcomeChangesNothing(t *testing.T) {
 	extended, err := jobs.Extend(t.Context(), f, []jobs.Lease{{JobID: id, Fence: old.Fence}}, time.Minute, 0)
 	require.NoError(t, err)
 	require.False(t, extended[0].Held)
-	err = jobs.SetProgress(t.Context(), f, jobs.Lease{JobID: id, Fence: old.Fence}, 1, "")
+	err = jobs.SetProgress(t.Context(), f, jobs.Lease{JobID: id, Fence: old.Fence}, 1, "", 0)
 	require.ErrorIs(t, err, jobs.ErrLeaseLost)
 	require.Equal(t, before, f.get(id))
 	require.Equal(t, []string{"job.enqueued", "job.started", "job.released", "job.started"}, f.events(id))
@@ -755,7 +755,7 @@ func TestProgressKeepsWhoAskedToStop(t *testing.T) {
 	j := &f.claim("q", 1)[0].Job
 	_, _, err := jobs.CancelJob(t.Context(), f, j.ID, jobs.Act{Actor: "me", Reason: "why"})
 	require.NoError(t, err)
-	require.NoError(t, jobs.SetProgress(t.Context(), f, jobs.Lease{JobID: j.ID, Fence: j.Fence}, 1, ""))
+	require.NoError(t, jobs.SetProgress(t.Context(), f, jobs.Lease{JobID: j.ID, Fence: j.Fence}, 1, "", 0))
 	f.finish(jobs.Fail(j, failure(), 0))
 	require.Equal(t, 1, f.count(`SELECT count(*) FROM mini_asynq.events WHERE type = 'job.cancelled' AND actor = 'me' AND comment = 'why'`))
 }

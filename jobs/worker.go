@@ -209,28 +209,44 @@ func Heartbeat(ctx context.Context, db DB, id uuid.UUID, leases []Lease, busy in
 	return w, giveBack(ctx, db, given)
 }
 
-// SeeWorkers notes that workers are there: their calls are parked at this node. In the same statement those that were not
-// heard of for WorkerSilence go offline. left says whether any worker is not offline after that.
-func SeeWorkers(ctx context.Context, db DB, ids []uuid.UUID) (left bool, err error) {
-	err = db.QueryRow(ctx, `
+// SeeWorkers notes that workers are there: this node heard of them. In the same statement those that nobody heard of for
+// WorkerSilence go offline. asked is what operators want of those that are registered still; left says whether any worker is
+// not offline after that.
+func SeeWorkers(ctx context.Context, db DB, ids []uuid.UUID) (asked map[uuid.UUID]Asked, left bool, err error) {
+	rows, err := db.Query(ctx, `
 		WITH seen AS (
 		    UPDATE mini_asynq.workers
 		       SET last_seen_at = clock_timestamp(),
 		           state = CASE WHEN state <> 'offline' THEN state WHEN asked = 'drain' THEN 'draining' ELSE 'online' END
 		     WHERE id = ANY ($1::uuid[])
-		    RETURNING id
+		    RETURNING id, asked
 		), gone AS (
 		    UPDATE mini_asynq.workers SET state = 'offline'
 		     WHERE state <> 'offline' AND last_seen_at < clock_timestamp() - $2::interval AND id <> ALL ($1::uuid[])
 		    RETURNING id
 		)
-		SELECT EXISTS (SELECT FROM seen)
-		    OR (SELECT count(*) FROM mini_asynq.workers WHERE state <> 'offline') > (SELECT count(*) FROM gone)`,
-		idArray(ids), WorkerSilence).Scan(&left)
+		SELECT id, coalesce(asked, ''), true FROM seen
+		 UNION ALL
+		SELECT NULL, '', (SELECT count(*) FROM mini_asynq.workers WHERE state <> 'offline') > (SELECT count(*) FROM gone)`,
+		idArray(ids), WorkerSilence)
 	if err != nil {
-		return false, fmt.Errorf("note that workers are there: %w", err)
+		return nil, false, fmt.Errorf("note that workers are there: %w", err)
 	}
-	return left, nil
+	asked = make(map[uuid.UUID]Asked, len(ids))
+	var id uuid.NullUUID
+	var what Asked
+	var some bool
+	_, err = pgx.ForEachRow(rows, []any{&id, &what, &some}, func() error {
+		if id.Valid {
+			asked[id.UUID] = what
+		}
+		left = left || some
+		return nil
+	})
+	if err != nil {
+		return nil, false, fmt.Errorf("note that workers are there: %w", err)
+	}
+	return asked, left, nil
 }
 
 // DropWorkers forgets the workers that have been silent for so long, up to limit of them. Their leases have run out long ago.

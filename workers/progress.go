@@ -63,5 +63,5 @@ func (p *progress) write(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, progressDeadline)
 	defer cancel()
 	p.waiting, p.written = false, time.Now()
-	return jobs.SetProgress(ctx, p.db, p.lease, p.percent, p.message)
+	return jobs.SetProgress(ctx, p.db, p.lease, p.percent, p.message, 0) // the pool keeps the pace
 }

@@ -138,6 +138,7 @@ func (n *node) wire(documentedPassword bool) (err error) {
 	}
 	n.api, err = api.New(api.Config{
 		DB: n.engine.Door, Inserter: n.engine.Inserter, Stream: n.engine.Stream, Overview: n.overview,
+		Work: n.engine.Dispatcher, Retry: c.Retry, Timeout: c.JobTimeout,
 		Hub: n.hub, Web: web.Handler(c.BasePath, c.Dev), Gatherer: metrics, Registerer: metrics,
 		Health: n.health, Log: c.Log.With().Str("component", "api").Logger(),
 		BasePath: c.BasePath, GinMode: c.GinMode, Bind: c.Bind, BindIsLoopback: c.loopback(),

@@ -1,0 +1,471 @@
+package api
+
+import (
+	"context"
+	"encoding/base64"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/gin-gonic/gin"
+	"github.com/google/uuid"
+
+	"github.com/mini-asynq/mini-asynq/dispatcher"
+	"github.com/mini-asynq/mini-asynq/jobs"
+)
+
+// Workers in any language: programs that register, claim, and say how it went, over HTTP. docs/worker-protocol.md tells it
+// from their side; work.go is the claiming, outcomes.go what they report, this file who they are.
+
+// Work is the part of the engine that remote workers use: *dispatcher.Dispatcher.
+type Work interface {
+	Poll(ctx context.Context, want dispatcher.Want, most int) []*dispatcher.Work
+	Settle(ctx context.Context, outcomes []jobs.Outcome) ([]jobs.Verdict, error)
+	Lease() time.Duration
+}
+
+// Limits of a registration.
+const (
+	maxSlots       = 1000
+	maxWeight      = 1000
+	maxWantedNames = 100 // queues, kinds
+	maxWorkerText  = 255 // bytes of name and version
+)
+
+type workerBody struct {
+	ID             uuid.UUID         `json:"id"`
+	Name           string            `json:"name"`
+	State          jobs.WorkerState  `json:"state"`
+	Queues         map[string]int    `json:"queues"`
+	Kinds          []string          `json:"kinds"` // null: all
+	Slots          int               `json:"slots"`
+	Busy           int               `json:"busy"`
+	Version        text              `json:"version"`
+	Labels         map[string]string `json:"labels"`
+	Asked          text              `json:"asked"` // quiet, drain
+	RegisteredAt   stamp             `json:"registered_at"`
+	LastSeenAt     stamp             `json:"last_seen_at"`
+	Lease          span              `json:"lease,omitempty"`           // in the answer to a registration
+	HeartbeatEvery span              `json:"heartbeat_every,omitempty"` // the same
+}
+
+func workerOf(w jobs.Worker) workerBody {
+	return workerBody{
+		ID: w.ID, Name: w.Name, State: w.State, Queues: w.Queues, Kinds: w.Kinds, Slots: w.Slots, Busy: w.Busy,
+		Version: text(w.Version), Labels: w.Labels, Asked: text(w.Asked), RegisteredAt: stamp(w.RegisteredAt),
+		LastSeenAt: stamp(w.LastSeenAt),
+	}
+}
+
+// wanted is what a worker takes, in a registration and in a claim.
+type wanted struct {
+	queues map[string]int
+	kinds  []string
+}
+
+func (w *wanted) member(key string, v value) bool {
+	switch key {
+	case "queues":
+		w.queues = weightsOf(v)
+	case "kinds":
+		w.kinds = kindsOf(v)
+	default:
+		return false
+	}
+	return true
+}
+
+func weightsOf(v value) map[string]int {
+	if v.isNull() {
+		return nil
+	}
+	weights := make(map[string]int)
+	v.object(func(key string, item value) bool {
+		n, ok := item.integer()
+		switch {
+		case key != "*" && !jobs.ValidName(key):
+			item.refuse("invalid_name", "a queue, or * for every other one")
+		case !ok || n < 1 || n > maxWeight:
+			item.refuse("out_of_range", "a weight from 1 to "+strconv.Itoa(maxWeight))
+		}
+		weights[key] = n
+		return true
+	})
+	if len(weights) > maxWantedNames || len(weights) == 0 && string(v.raw[:1]) == "{" {
+		v.refuse("out_of_range", "1 to "+strconv.Itoa(maxWantedNames)+" queues")
+	}
+	return weights
+}
+
+func kindsOf(v value) (kinds []string) {
+	if v.isNull() {
+		return nil
+	}
+	v.array(func(n int, item value) bool {
+		if n == maxWantedNames {
+			v.refuse("too_many", "at most "+strconv.Itoa(maxWantedNames))
+			return false
+		}
+		if kind := named(item); kind != "" {
+			kinds = append(kinds, kind)
+		} else if item.isNull() {
+			item.wrongType("a string")
+		}
+		return true
+	})
+	if len(kinds) == 0 && string(v.raw[:1]) == "[" {
+		v.refuse("too_few", "1 to "+strconv.Itoa(maxWantedNames)+"; leave it out for all kinds")
+	}
+	return kinds
+}
+
+// plainText reads a text for people: one line, printable.
+func plainText(v value) string {
+	s, ok := v.text()
+	if ok && (s == "" || len(s) > maxWorkerText || !utf8.ValidString(s) ||
+		strings.IndexFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) >= 0) {
+		v.refuse("invalid_value", "1 to "+strconv.Itoa(maxWorkerText)+" bytes, printable")
+	}
+	return s
+}
+
+// ranged reads a whole number within bounds.
+func ranged(v value, lowest, highest int) int {
+	n, ok := v.integer()
+	if ok && (n < lowest || n > highest) {
+		v.refuse("out_of_range", strconv.Itoa(lowest)+" to "+strconv.Itoa(highest))
+	}
+	return n
+}
+
+func decodeWorker(raw []byte) (jobs.Worker, error) {
+	w := jobs.Worker{Slots: 1}
+	var want wanted
+	named := false
+	err := decodeObject(raw, jobDepth, func(key string, v value) bool {
+		switch key {
+		case "name":
+			w.Name, named = plainText(v), !v.isNull()
+		case "slots":
+			if !v.isNull() {
+				w.Slots = ranged(v, 1, maxSlots)
+			}
+		case "version":
+			w.Version = plainText(v)
+		case "labels":
+			w.Labels = metadataOf(v)
+		default:
+			return want.member(key, v)
+		}
+		return true
+	})
+	if err != nil {
+		return w, err
+	}
+	if !named {
+		return w, refusedFields([]fieldError{{"/name", "missing", "what people call the worker"}})
+	}
+	for key, label := range w.Labels {
+		if !storable(key) || !storable(label) {
+			return w, refusedFields([]fieldError{{"/labels", "invalid_value", "no NUL"}})
+		}
+	}
+	if w.Queues, w.Kinds = want.queues, want.kinds; w.Queues == nil {
+		w.Queues = map[string]int{"*": 1}
+	}
+	return w, nil
+}
+
+func (s *Server) registerWorker(c *gin.Context) error {
+	if err := noQuery(c); err != nil {
+		return err
+	}
+	raw, err := readBody(c, s.jobBodyLimit())
+	if err != nil {
+		return err
+	}
+	w, err := decodeWorker(raw)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(c.Request.Context(), s.config.Deadline)
+	defer cancel()
+	if w, err = jobs.RegisterWorker(ctx, s.config.DB, w); err != nil {
+		return err
+	}
+	s.presence.learn(w)
+	body := workerOf(w)
+	body.Lease = span(s.config.Work.Lease())
+	body.HeartbeatEvery = body.Lease / heartbeats
+	c.Header("Location", s.config.BasePath+prefix+"/workers/"+w.ID.String())
+	return reply(c, http.StatusCreated, body)
+}
+
+// heartbeats is how many of them a lease has time for: two may be lost.
+const heartbeats = 3
+
+func (s *Server) listWorkers(c *gin.Context) error {
+	q := queryOf(c.Request, "limit", "cursor")
+	limit := q.whole("limit", defaultLimit, 1, maxLimit)
+	after := uuid.Nil
+	who := callOf(c).principal
+	if cursor, ok := q.values["cursor"]; ok {
+		inner, valid := openCursor(cursor, who)
+		raw, err := base64.RawURLEncoding.DecodeString(inner)
+		if !valid || err != nil || len(raw) != len(after) {
+			return refuse(cursorInvalid, "the cursor is damaged, or belongs to another query").with("parameter", "cursor")
+		}
+		after = uuid.UUID(raw)
+	}
+	if q.fault != nil {
+		return q.fault
+	}
+	asOf, err := s.asOf()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(c.Request.Context(), s.config.Deadline)
+	defer cancel()
+	found, err := jobs.Workers(ctx, s.config.DB, after, limit+1)
+	if err != nil {
+		return err
+	}
+	out := list[workerBody]{Data: []workerBody{}, AsOf: asOf}
+	if len(found) > limit {
+		found = found[:limit]
+		last := found[limit-1].ID
+		out.NextCursor = text(sealCursor(base64.RawURLEncoding.EncodeToString(last[:]), who))
+	}
+	for _, w := range found {
+		out.Data = append(out.Data, workerOf(w))
+	}
+	return reply(c, http.StatusOK, out)
+}
+
+// onWorker does what the calls about one worker share.
+func (s *Server) onWorker(c *gin.Context, do func(ctx context.Context, id uuid.UUID) error) error {
+	id, err := jobID(c)
+	if err != nil {
+		return err
+	}
+	if err := noQuery(c); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(c.Request.Context(), s.config.Deadline)
+	defer cancel()
+	return do(ctx, id)
+}
+
+func (s *Server) getWorker(c *gin.Context) error {
+	return s.onWorker(c, func(ctx context.Context, id uuid.UUID) error {
+		w, err := jobs.GetWorker(ctx, s.config.DB, id)
+		if err != nil {
+			return err
+		}
+		return reply(c, http.StatusOK, workerOf(w))
+	})
+}
+
+func (s *Server) removeWorker(c *gin.Context) error {
+	return s.onWorker(c, func(ctx context.Context, id uuid.UUID) error {
+		s.presence.forget(id) // first: what is parked for it answers before its leases are given back
+		if err := jobs.RemoveWorker(ctx, s.config.DB, id); err != nil {
+			return err
+		}
+		c.Status(http.StatusNoContent)
+		return nil
+	})
+}
+
+func (s *Server) quietWorker(c *gin.Context) error { return s.askWorker(c, jobs.AskedQuiet) }
+func (s *Server) drainWorker(c *gin.Context) error { return s.askWorker(c, jobs.AskedDrain) }
+
+// askWorker is 202: the worker hears of it with its next call.
+func (s *Server) askWorker(c *gin.Context, what jobs.Asked) error {
+	return s.act(c, func(ctx context.Context, id uuid.UUID, _ actionBody, act jobs.Act) error {
+		w, err := jobs.AskWorker(ctx, s.config.DB, id, what, act)
+		if err != nil {
+			return err
+		}
+		s.presence.asked(id, w.Asked)
+		return reply(c, http.StatusAccepted, workerOf(w))
+	})
+}
+
+// presence is what this node knows of remote workers: their registrations, so that a claim needs no query, and which of them
+// it has heard of lately, which it says for all of them in one statement (keep).
+type presence struct {
+	mu    sync.Mutex // guards known and watch; nothing blocks under it
+	known map[uuid.UUID]*knownWorker
+	watch bool // some worker is not offline: somebody must notice when it falls silent
+}
+
+// knownWorker is guarded by presence.mu; worker is never changed after it was read, only replaced.
+type knownWorker struct {
+	worker  jobs.Worker
+	readAt  time.Time
+	heardAt time.Time
+	parked  int
+	leave   chan struct{} // closed when its parked calls are to answer; made anew then
+}
+
+const (
+	presenceEvery = 15 * time.Second // how often a node says whom it has heard of
+	knownFor      = 2 * presenceEvery
+)
+
+func newPresence() *presence { return &presence{known: make(map[uuid.UUID]*knownWorker)} }
+
+// learn takes in a registration as it was read just now.
+func (p *presence) learn(w jobs.Worker) *knownWorker {
+	now := time.Now()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	k := p.known[w.ID]
+	if k == nil {
+		k = &knownWorker{leave: make(chan struct{})}
+		p.known[w.ID] = k
+	}
+	k.worker, k.readAt, k.heardAt = w, now, now
+	p.watch = true
+	return k
+}
+
+// heard returns a worker that was read not long ago; a call of it is a sign of life.
+func (p *presence) heard(id uuid.UUID) (k *knownWorker, w jobs.Worker, ok bool) {
+	now := time.Now()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	k = p.known[id]
+	if k == nil || now.Sub(k.readAt) > knownFor {
+		return nil, w, false
+	}
+	k.heardAt = now
+	return k, k.worker, true
+}
+
+// park counts a call of a worker as parked: leave is closed when it is to answer. gone ends that.
+func (p *presence) park(k *knownWorker) (leave <-chan struct{}, gone func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	k.parked++
+	return k.leave, func() {
+		p.mu.Lock()
+		k.parked--
+		k.heardAt = time.Now()
+		p.mu.Unlock()
+	}
+}
+
+// asked takes in what an operator wants of a worker: its parked calls answer.
+func (p *presence) asked(id uuid.UUID, what jobs.Asked) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if k := p.known[id]; k != nil && k.worker.Asked != what {
+		k.worker.Asked = what
+		k.letGo()
+	}
+}
+
+// forget ends what is known of a worker: its parked calls answer, and its next one finds out that it is gone.
+func (p *presence) forget(id uuid.UUID) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if k := p.known[id]; k != nil {
+		delete(p.known, id)
+		k.letGo()
+	}
+}
+
+func (k *knownWorker) letGo() {
+	close(k.leave)
+	k.leave = make(chan struct{})
+}
+
+// present are the workers that were heard of since the last time; those silent for long are forgotten here.
+func (p *presence) present(now time.Time) (ids []uuid.UUID, watch bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for id, k := range p.known {
+		switch silent := now.Sub(k.heardAt); {
+		case k.parked > 0 || silent < presenceEvery:
+			ids = append(ids, id)
+		case silent > knownFor:
+			delete(p.known, id)
+		}
+	}
+	return ids, p.watch
+}
+
+// told takes in what the database knows of workers: ids were asked about, and asked holds those that are there.
+func (p *presence) told(ids []uuid.UUID, asked map[uuid.UUID]jobs.Asked, watch bool, at time.Time) {
+	for _, id := range ids {
+		if what, ok := asked[id]; ok {
+			p.asked(id, what)
+		} else {
+			p.forget(id)
+		}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.watch = watch
+	for id := range asked {
+		if k := p.known[id]; k != nil {
+			k.readAt = at
+		}
+	}
+}
+
+// keep says for all workers that this node has heard of that they are there, and lets those that nobody heard of go offline,
+// until ctx ends. While no worker is online it asks nothing.
+func (p *presence) keep(ctx context.Context, s *Server) {
+	ticker := time.NewTicker(presenceEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		now := time.Now()
+		ids, watch := p.present(now)
+		if len(ids) == 0 && !watch {
+			continue
+		}
+		callCtx, cancel := context.WithTimeout(ctx, s.config.Deadline)
+		asked, left, err := jobs.SeeWorkers(callCtx, s.config.DB, ids)
+		cancel()
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil:
+			s.config.Log.Warn().Err(err).Int("workers", len(ids)).Msg("the presence of workers could not be noted")
+		default:
+			p.told(ids, asked, left, now)
+		}
+	}
+}
+
+// now is a worker as it is known at this moment; w if it is not known any more.
+func (p *presence) now(id uuid.UUID, w jobs.Worker) jobs.Worker {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if k := p.known[id]; k != nil {
+		return k.worker
+	}
+	return w
+}
+
+// parkedCalls is how many claims are parked at this node.
+func (p *presence) parkedCalls() (n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, k := range p.known {
+		n += k.parked
+	}
+	return n
+}
