@@ -50,8 +50,9 @@ var floors = map[string]room{
 	"migrations": {floor: 0, beside: []string{"internal/failpoint"}},
 
 	// Leaves: they know nothing of the product.
-	"clients/go":         {floor: 0, only: nothing},
-	"internal/failpoint": {floor: 0, only: nothing},
+	"clients/go":          {floor: 0, only: nothing},
+	"clients/conformance": {floor: 6, only: nothing}, // its tests start a server
+	"internal/failpoint":  {floor: 0, only: nothing},
 	"internal/pgembed": {
 		floor: 0, only: nothing, importers: []string{"internal/app", "internal/cli", "internal/pgtest"},
 	},

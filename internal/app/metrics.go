@@ -44,6 +44,7 @@ func newNodeMetrics(n *node) *nodeMetrics {
 	counter("claims_empty_total", "Claims that found nothing.", func() float64 { return float64(e.Dispatcher.Stats().EmptyClaims) })
 	counter("enqueue_batches_total", "Commits that stored jobs.", func() float64 { return float64(e.Inserter.Stats().Batches) })
 	counter("enqueue_rows_total", "Jobs stored in shared commits.", func() float64 { return float64(e.Inserter.Stats().Rows) })
+	gauge("parked_claims", "Claims of remote workers that wait at this node.", func() float64 { return float64(n.api.ParkedClaims()) })
 	gauge("build_info", "The version of this node.", func() float64 { return 1 }, "version", n.config.Version, "commit", n.config.Commit)
 	return m
 }
