@@ -77,12 +77,7 @@ type group struct {
 	queues     map[string]*queueState
 	turning    int       // turns under way
 	turnedAt   time.Time // when the last of them began
-	// For how many demands a turn claims. Each demand takes a claim of its own, so a job that wakes a thousand parked workers
-	// must not make a thousand claims: one at first, and twice as many while all that is asked for comes back.
-	fan int
 }
-
-const maxFan = 32
 
 // groupKey tells which demands belong together.
 func groupKey(w Want) string {
@@ -101,7 +96,11 @@ func groupKey(w Want) string {
 		b.WriteString(kind)
 		b.WriteByte(' ')
 	}
-	return b.String()
+	// Claims of remote workers are for many at once, those of a node are its own.
+	if w.Remote != uuid.Nil {
+		return b.String() + "|"
+	}
+	return b.String() + w.Worker
 }
 
 // weight of a queue for this group; 0: it is none of its queues.
@@ -133,38 +132,31 @@ func (g *group) queue(name string) *queueState {
 	return q
 }
 
-// claims plans what a turn asks for, up to most slots.
-func (g *group) claims(most int, lease time.Duration, now time.Time) []*sent {
+// claims plans what a turn asks for, up to most slots: one claim for each queue that may have work, whoever the slots are of.
+func (g *group) claims(most int, lease time.Duration, now time.Time) (list []*sent) {
 	hot := g.hot(now)
 	if len(hot) == 0 {
 		return nil
 	}
-	g.fan = max(g.fan, 1)
-	var list []*sent
-	first := make(map[*queueState]*sent, len(hot))
-	asked := 0
-	for _, d := range g.demands {
-		n := min(d.free(), most)
-		if n <= 0 {
-			continue
-		}
-		for _, q := range share(hot, n) {
-			s := first[q]
-			if s == nil {
-				s = q.claim(d, lease, now)
-				first[q] = s
-			} else {
-				s = q.claimAlike(s, d)
-			}
-			list = append(list, s)
-			d.reserved += q.share
-			most -= q.share
-		}
-		if asked++; asked == g.fan {
-			break
-		}
+	slots := g.slots(most)
+	for _, q := range share(hot, len(slots)) {
+		list = append(list, q.claim(slots[:q.share:q.share], g.want.Kinds, lease, now))
+		slots = slots[q.share:]
 	}
 	return list
+}
+
+// slots reserves up to most slots, and names the demand of each.
+func (g *group) slots(most int) []*Demand {
+	slots := make([]*Demand, 0, most)
+	for _, d := range g.demands {
+		n := min(d.free(), most-len(slots))
+		for range n {
+			slots = append(slots, d)
+		}
+		d.reserved += max(n, 0)
+	}
+	return slots
 }
 
 // hot are the queues to claim from, in the order of their names: that of a map would make a plan that no test can foretell.

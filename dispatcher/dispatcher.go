@@ -465,10 +465,6 @@ func (d *Dispatcher) later(busy []report) {
 
 // end takes in what a turn brought, and hands it out.
 func (d *Dispatcher) end(t *turn, result *jobs.TurnResult, err error) {
-	type delivery struct {
-		demand *Demand
-		works  []*Work
-	}
 	var deliveries []delivery
 	var surplus, stale []*Work
 	now := time.Now()
@@ -494,16 +490,16 @@ func (d *Dispatcher) end(t *turn, result *jobs.TurnResult, err error) {
 	for _, s := range t.sent {
 		s.queue.landed(s)
 	}
-	full := true
 	var local []*Work // whose leases this node keeps alive
 	for n, s := range t.sent {
-		s.demand.reserved -= s.claim.Limit
+		for _, demand := range s.slots {
+			demand.reserved--
+		}
 		if result == nil {
 			continue
 		}
 		got := result.Claimed[n]
 		s.queue.learn(s, result.Left[n], got, now)
-		full = full && s.queue.full
 		if len(got) == 0 {
 			d.emptyClaims.Add(1)
 		}
@@ -517,15 +513,12 @@ func (d *Dispatcher) end(t *turn, result *jobs.TurnResult, err error) {
 			}
 		}
 		d.claimed.Add(int64(len(works)))
-		if s.demand.want.Remote == uuid.Nil {
+		if len(s.claim.Each) == 0 {
 			local = append(local, works...)
 		}
-		if n := min(s.demand.idle, len(works)); n > 0 {
-			s.demand.idle -= n
-			deliveries = append(deliveries, delivery{s.demand, works[:n:n]})
-			works = works[n:]
-		}
-		surplus = append(surplus, works...)
+		dealt, left := s.deal(works)
+		deliveries = append(deliveries, dealt...)
+		surplus = append(surplus, left...)
 	}
 	// Leases are held before anybody else can see the work.
 	if len(local) > 0 {
@@ -533,9 +526,6 @@ func (d *Dispatcher) end(t *turn, result *jobs.TurnResult, err error) {
 	}
 	if t.group != nil {
 		t.group.turning--
-		if t.group.fan = min(2*t.group.fan, maxFan); !full {
-			t.group.fan = 1
-		}
 	}
 	if d.idleCh != nil && len(d.reports) == 0 && d.storing == 0 && d.inFlight == 0 {
 		close(d.idleCh)
@@ -554,6 +544,43 @@ func (d *Dispatcher) end(t *turn, result *jobs.TurnResult, err error) {
 		w.Finish(jobs.Release(&w.Job.Job, "shutdown"), nil)
 	}
 	d.poke()
+}
+
+// delivery is what one demand gets of a turn.
+type delivery struct {
+	demand *Demand
+	works  []*Work
+}
+
+// deal gives each job to a demand that it was claimed for, and takes the slots; left is what nobody waits for any more.
+// Under Dispatcher.mu.
+func (s *sent) deal(works []*Work) (dealt []delivery, left []*Work) {
+	waiting := make(map[uuid.UUID][]*Demand) // by worker, once for each slot
+	for _, demand := range s.slots {
+		waiting[demand.want.Remote] = append(waiting[demand.want.Remote], demand)
+	}
+	places := make(map[*Demand]int)
+	for _, w := range works {
+		id := w.Job.Holder.ID
+		for len(waiting[id]) > 0 && waiting[id][0].idle == 0 {
+			waiting[id] = waiting[id][1:]
+		}
+		if len(waiting[id]) == 0 {
+			left = append(left, w)
+			continue
+		}
+		demand := waiting[id][0]
+		waiting[id] = waiting[id][1:]
+		demand.idle--
+		place, ok := places[demand]
+		if !ok {
+			place = len(dealt)
+			places[demand] = place
+			dealt = append(dealt, delivery{demand: demand})
+		}
+		dealt[place].works = append(dealt[place].works, w)
+	}
+	return dealt, left
 }
 
 // recoverClaims gives back what was claimed for this node by a turn whose answer got lost.

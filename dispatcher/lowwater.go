@@ -4,6 +4,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/mini-asynq/mini-asynq/jobs"
 )
 
@@ -81,24 +83,29 @@ func (q *queueState) claimable(now time.Time) bool {
 
 // sent is a claim that is under way.
 type sent struct {
-	queue  *queueState
-	demand *Demand
-	claim  jobs.Claim
-	wakes  int // of the queue, when it was made
-	at     time.Time
+	queue *queueState
+	slots []*Demand // whom each slot is of that is claimed for
+	claim jobs.Claim
+	wakes int // of the queue, when it was made
+	at    time.Time
 
 	// The smallest place in line, per priority, that was named since: the claim may not have seen it.
 	named   [3]jobs.Key
 	isNamed [3]bool
 }
 
-// claim makes the claim for the queue's share.
-func (q *queueState) claim(d *Demand, lease time.Duration, now time.Time) *sent {
+// claim makes the claim for some slots.
+func (q *queueState) claim(slots []*Demand, kinds []string, lease time.Duration, now time.Time) *sent {
 	// Nobody said anything since a claim that came back short: is it the last one?
 	last := !q.stirred && !q.full
 	whole := q.whole || last || !now.Before(q.nextWhole)
-	c := jobs.Claim{
-		Queue: q.name, Limit: q.share, Kinds: d.want.Kinds, Worker: d.want.Worker, Remote: d.want.Remote, Lease: lease, Probe: last,
+	c := jobs.Claim{Queue: q.name, Limit: len(slots), Kinds: kinds, Lease: lease, Probe: last}
+	for _, d := range slots {
+		if d.want.Remote == uuid.Nil {
+			c.Worker = d.want.Worker // this node's: it has one demand in a group
+			break
+		}
+		c.Each = append(c.Each, jobs.Holder{Name: d.want.Worker, ID: d.want.Remote})
 	}
 	q.stirred = false
 	if whole {
@@ -106,18 +113,7 @@ func (q *queueState) claim(d *Demand, lease time.Duration, now time.Time) *sent 
 	} else {
 		c.From = q.low
 	}
-	return q.send(&sent{queue: q, demand: d, claim: c, wakes: q.wakes, at: now})
-}
-
-// claimAlike makes a further claim of the same turn, for another demand. What is left is asked only once.
-func (q *queueState) claimAlike(first *sent, d *Demand) *sent {
-	s := *first
-	s.demand = d
-	s.claim.Limit, s.claim.Worker, s.claim.Remote, s.claim.Probe = q.share, d.want.Worker, d.want.Remote, false
-	return q.send(&s)
-}
-
-func (q *queueState) send(s *sent) *sent {
+	s := &sent{queue: q, slots: slots, claim: c, wakes: q.wakes, at: now}
 	q.flying = append(q.flying, s)
 	return s
 }

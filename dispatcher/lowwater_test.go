@@ -1,6 +1,7 @@
 package dispatcher
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -26,8 +27,7 @@ var normal = jobs.Normal.Index()
 
 // claimed sends a claim for n jobs and takes in what it brought after a while; during is called in between.
 func claimed(q *queueState, now *time.Time, took time.Duration, n int, got []*jobs.Claimed, during func()) jobs.Claim {
-	q.share = n
-	s := q.claim(&Demand{}, time.Minute, *now)
+	s := q.claim(slices.Repeat([]*Demand{{}}, n), nil, time.Minute, *now)
 	if during != nil {
 		during()
 	}
@@ -65,8 +65,7 @@ func TestPlaceNamedDuringAClaimIsNotPassedOver(t *testing.T) {
 	q := &queueState{name: "q", weight: 1}
 	q.wake(normal, place(1))
 	claimed(q, &now, time.Millisecond, 10, line(1, 10), nil)
-	q.share = 10
-	slow := q.claim(&Demand{}, time.Minute, now)
+	slow := q.claim(slices.Repeat([]*Demand{{}}, 10), nil, time.Minute, now)
 	q.wake(normal, place(15))
 	claimed(q, &now, time.Millisecond, 10, line(21, 10), nil)
 	q.landed(slow)

@@ -37,11 +37,17 @@ type Claim struct {
 	From   [3]Key        // per priority: where to start. Everything before it is skipped, claimable or not.
 	Kinds  []string      // only these; nil is all
 	Worker string        // becomes locked_by
-	Remote uuid.UUID     // the worker's registration, if it is no node
+	Each   []Holder      // instead: for whom the first job is, the second, and so on up to Limit
 	Lease  time.Duration // becomes lease_expires_at
 	Probe  bool          // afterwards, tell whether anything of the queue is pending still (TurnResult.Left)
 
 	relaxed bool // set by Turn.Do
+}
+
+// Holder is a remote worker: what becomes locked_by, and its registration.
+type Holder struct {
+	Name string
+	ID   uuid.UUID
 }
 
 // claimSQL hands out the head of a queue's line: high, normal, low, each in the order (run_at, id), all in one snapshot,
@@ -61,17 +67,18 @@ type Claim struct {
 // Plan trap, measured: left to itself PostgreSQL guesses the limits and joins by hash, or reads all running rows with
 // their dead index entries to end a few: 3k to 18k jobs a second instead of 70k. Pools that carry turns therefore open
 // their connections with PlanSettings.
-const claimSQL = `
-UPDATE mini_asynq.jobs
-   SET status = 'running', attempt = attempt + 1, version = version + 1, fence = nextval('mini_asynq.fence'),
-       locked_by = $2, worker_id = $13, locked_at = clock_timestamp(), lease_expires_at = clock_timestamp() + $3::interval,
-       updated_at = clock_timestamp(), started_at = coalesce(started_at, clock_timestamp()),
-       from_status = status, prev_event_xid = event_xid, event_xid = pg_current_xact_id(),
-       cause = NULL, actor = NULL, comment = NULL
- WHERE (SELECT CASE WHEN NOT EXISTS (SELECT FROM mini_asynq.fence_is_whole) THEN mini_asynq.refuse_claim()
-                    WHEN EXISTS (SELECT FROM mini_asynq.queues WHERE name = $1 AND paused) THEN false
-                    WHEN $12 THEN set_config('synchronous_commit', 'off', true) = 'off' ELSE true END)
-   AND ctid = ANY (ARRAY(
+var claimSQL = claimStatement("$2", "NULL", "")
+
+// claimEachSQL is claimSQL for several remote workers: $2 are the names, and $13 the registrations, of those that get the first
+// job, the second, and so on. What is one round trip for all is one statement, too: a claim for each would cost them each
+// what a turn costs (measured: 740 instead of thousands of jobs a second with 64 workers that claim one at a time).
+var claimEachSQL = claimStatement("($2::text[])[array_position((SELECT tids FROM picked), jobs.ctid)]",
+	"($13::uuid[])[array_position((SELECT tids FROM picked), jobs.ctid)]", ", worker_id")
+
+// claimStatement says who gets a row, and what is returned of that. For one worker the rows that were picked are an InitPlan of
+// their own; who goes by the place of a row asks for a CTE.
+func claimStatement(name, id, more string) string {
+	picked := `ARRAY(
        SELECT ctid FROM (
            SELECT ctid FROM mini_asynq.jobs
             WHERE queue = $1 AND priority = 'high' AND status = 'pending' AND attempt < attempt_limit AND (run_at, id) >= ($4, $5)
@@ -89,9 +96,27 @@ UPDATE mini_asynq.jobs
             WHERE queue = $1 AND priority = 'low' AND status = 'pending' AND attempt < attempt_limit AND (run_at, id) >= ($8, $9)
               AND ($10::text[] IS NULL OR kind = ANY ($10))
             ORDER BY run_at, id LIMIT $11 FOR UPDATE SKIP LOCKED) low
-       LIMIT $11))
+       LIMIT $11)`
+	with := ""
+	if more != "" {
+		// The cast makes an array of it: without one, ANY would read it as rows.
+		with, picked = "WITH picked AS MATERIALIZED (SELECT "+picked+" AS tids)", "(SELECT tids FROM picked)::tid[]"
+	}
+	return with + `
+UPDATE mini_asynq.jobs
+   SET status = 'running', attempt = attempt + 1, version = version + 1, fence = nextval('mini_asynq.fence'),
+       locked_by = ` + name + `, worker_id = ` + id + `,
+       locked_at = clock_timestamp(), lease_expires_at = clock_timestamp() + $3::interval,
+       updated_at = clock_timestamp(), started_at = coalesce(started_at, clock_timestamp()),
+       from_status = status, prev_event_xid = event_xid, event_xid = pg_current_xact_id(),
+       cause = NULL, actor = NULL, comment = NULL
+ WHERE (SELECT CASE WHEN NOT EXISTS (SELECT FROM mini_asynq.fence_is_whole) THEN mini_asynq.refuse_claim()
+                    WHEN EXISTS (SELECT FROM mini_asynq.queues WHERE name = $1 AND paused) THEN false
+                    WHEN $12 THEN set_config('synchronous_commit', 'off', true) = 'off' ELSE true END)
+   AND ctid = ANY (` + picked + `)
 RETURNING id, kind, payload, priority::text, attempt, attempt_base, attempt_limit, lease_losses, snoozes, version, fence,
-          timeout, run_at, created_at, locked_at, tags, metadata, coalesce(traceparent, ''), max_retries`
+          timeout, run_at, created_at, locked_at, tags, metadata, coalesce(traceparent, ''), max_retries` + more
+}
 
 // PlanSettings are the session settings under which the statements of a Turn have the only plans that are right for
 // them, whatever the statistics say at the moment: index ranges and nested loops. The plans need no estimate, so they
@@ -106,20 +131,23 @@ func PlanSettings() map[string]string {
 }
 
 func (c Claim) queue(batch *pgx.Batch) {
-	batch.Queue(claimSQL, c.Queue, c.Worker, c.Lease,
-		c.From[0].RunAt, c.From[0].ID, c.From[1].RunAt, c.From[1].ID, c.From[2].RunAt, c.From[2].ID,
-		c.Kinds, c.Limit, c.relaxed, optionalID(c.Remote))
+	args := []any{
+		c.Queue, c.Worker, c.Lease, c.From[0].RunAt, c.From[0].ID, c.From[1].RunAt, c.From[1].ID, c.From[2].RunAt, c.From[2].ID,
+		c.Kinds, c.Limit, c.relaxed,
+	}
+	if len(c.Each) == 0 {
+		batch.Queue(claimSQL, args...)
+	} else {
+		names, ids := make([]string, len(c.Each)), make([]uuid.UUID, len(c.Each))
+		for i, h := range c.Each {
+			names[i], ids[i] = h.Name, h.ID
+		}
+		args[1] = names
+		batch.Queue(claimEachSQL, append(args, idArray(ids))...)
+	}
 	if c.Probe {
 		batch.Queue(probeSQL, c.Queue, c.Kinds)
 	}
-}
-
-// optionalID is a parameter: null for no id.
-func optionalID(id uuid.UUID) *uuid.UUID {
-	if id == uuid.Nil {
-		return nil
-	}
-	return &id
 }
 
 // probeSQL tells whether a queue has a pending job, locked by somebody or not. It follows a claim over the full range:
@@ -138,15 +166,26 @@ func (c Claim) read(results pgx.BatchResults, sentAt time.Time) ([]*Claimed, err
 	}
 	defer rows.Close()
 	claimed := make([]*Claimed, 0, 16)
+	dest := make([]any, 0, 20)
+	holders := make(map[uuid.UUID]Holder, len(c.Each))
+	for _, h := range c.Each {
+		holders[h.ID] = h
+	}
 	for rows.Next() {
 		j := &Claimed{ClaimedAt: sentAt, LeaseFor: c.Lease}
 		j.Queue, j.Status, j.LockedBy = c.Queue, Running, c.Worker
 		var timeout *time.Duration
-		err := rows.Scan(rawID(&j.ID), &j.Kind, rawJSON(&j.Payload), (*string)(&j.Priority), &j.Attempt, &j.AttemptBase, &j.AttemptLimit,
-			&j.LeaseLosses, &j.Snoozes, &j.Version, &j.Fence, &timeout, &j.RunAt, &j.CreatedAt, &j.LockedAt, &j.Tags,
+		into := append(dest[:0], rawID(&j.ID), &j.Kind, rawJSON(&j.Payload), (*string)(&j.Priority), &j.Attempt, &j.AttemptBase,
+			&j.AttemptLimit, &j.LeaseLosses, &j.Snoozes, &j.Version, &j.Fence, &timeout, &j.RunAt, &j.CreatedAt, &j.LockedAt, &j.Tags,
 			rawJSON(&j.Metadata), &j.Traceparent, &j.MaxRetries)
-		if err != nil {
+		if len(c.Each) > 0 {
+			into = append(into, rawID(&j.Holder.ID))
+		}
+		if err := rows.Scan(into...); err != nil {
 			return nil, err
+		}
+		if h, ok := holders[j.Holder.ID]; ok {
+			j.Holder, j.LockedBy = h, h.Name
 		}
 		if timeout != nil {
 			j.Timeout = *timeout

@@ -74,6 +74,7 @@ type Failure struct {
 // monotonic clock, counted from before the claim was sent.
 type Claimed struct {
 	Job
+	Holder    Holder // the remote worker that it is for; the zero Holder: this node
 	ClaimedAt time.Time
 	LeaseFor  time.Duration
 }

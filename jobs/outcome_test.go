@@ -832,3 +832,28 @@ func TestFailureTakesTheFastWayOnlyIfNothingElseIsToBeDecided(t *testing.T) {
 	require.Equal(t, row(careful), row(fast.ID))
 	require.Equal(t, f.events(careful), f.events(fast.ID))
 }
+
+// TestOneClaimServesSeveralWorkers: each gets as many jobs as it has slots, in their order.
+func TestOneClaimServesSeveralWorkers(t *testing.T) {
+	f := setup(t)
+	for range 5 {
+		f.enqueue(jobs.Params{Queue: "q"})
+	}
+	a, b := jobs.Holder{Name: "a", ID: uuid.New()}, jobs.Holder{Name: "b", ID: uuid.New()}
+	turn := jobs.Turn{Claims: []jobs.Claim{{Queue: "q", Limit: 4, Each: []jobs.Holder{a, b, b, a}, Lease: time.Minute, Probe: true}}}
+	result, err := turn.Do(t.Context(), f)
+	require.NoError(t, err)
+	require.True(t, result.Left[0])
+	var holders []jobs.Holder
+	for i, j := range result.Claimed[0] {
+		holders = append(holders, j.Holder)
+		require.Equal(t, j.Holder.Name, j.LockedBy)
+		if i > 0 {
+			require.True(t, j.RunAt.After(result.Claimed[0][i-1].RunAt))
+		}
+	}
+	require.Equal(t, []jobs.Holder{a, b, b, a}, holders)
+	held, err := jobs.HeldBy(t.Context(), f, b.ID)
+	require.NoError(t, err)
+	require.Len(t, held, 2)
+}
