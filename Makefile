@@ -1,7 +1,7 @@
 # Everything a contributor types. `make` alone says what there is.
 #
-# Nothing here needs Node, Docker (but for up and down) or a database: the server and its tests find or fetch a
-# PostgreSQL of their own.
+# Nothing here needs Node (but for clients-check), Docker (but for up and down) or a database: the server and its tests find
+# or fetch a PostgreSQL of their own.
 
 GO       ?= go
 MODULE   := github.com/mini-asynq/mini-asynq
@@ -86,6 +86,12 @@ race: ## Repeat the stress and fault tests: RACE_COUNT=3 RACE_RUN=.
 
 .PHONY: lint
 lint: lint-format lint-modules lint-vet lint-go ## Check format, modules, vet and golangci-lint
+
+.PHONY: clients-check
+clients-check: ## Test the clients for Python and TypeScript against a server (needs Python 3.9 and Node 20)
+	cd clients/python && python3 -m unittest discover -s tests
+	cd clients/typescript && npm ci --no-audit --no-fund --ignore-scripts && npm test
+	MINIASYNQ_TEST_ALL_CLIENTS=1 $(GO) test -race -count=1 -timeout 6m ./clients/conformance
 
 .PHONY: compose-check
 compose-check: ## Check docker-compose.yml against the Compose specification

@@ -539,9 +539,13 @@ func (d *Dispatcher) end(t *turn, result *jobs.TurnResult, err error) {
 	for _, w := range stale {
 		w.Finish(jobs.Release(&w.Job.Job, "lost_claim"), nil)
 	}
-	// The slots went away while the claim was under way.
+	// The slots went away while the claim was under way: this node stops, or a remote worker has hung up.
 	for _, w := range surplus {
-		w.Finish(jobs.Release(&w.Job.Job, "shutdown"), nil)
+		cause := "shutdown"
+		if w.Job.Holder.ID != uuid.Nil {
+			cause = "lost_claim"
+		}
+		w.Finish(jobs.Release(&w.Job.Job, cause), nil)
 	}
 	d.poke()
 }

@@ -78,7 +78,10 @@ func (s *fakeStore) Turn(_ context.Context, t jobs.Turn) (jobs.TurnResult, error
 		queue := s.pending[c.Queue]
 		if !s.locked[c.Queue] {
 			n := min(c.Limit, len(queue))
-			for _, j := range queue[:n] {
+			for k, j := range queue[:n] {
+				if len(c.Each) > 0 {
+					j.Holder = c.Each[k]
+				}
 				s.fence++
 				j.Fence, j.ClaimedAt, j.LeaseFor = s.fence, time.Now(), c.Lease
 				result.Claimed[i] = append(result.Claimed[i], j)
