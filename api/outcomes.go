@@ -314,7 +314,7 @@ func (s *Server) oneOutcome(c *gin.Context, kind jobs.OutcomeKind) error {
 	if p := results[0].problem; p != nil {
 		return p
 	}
-	job, err := jobs.Get(ctx, s.config.DB, id)
+	job, err := s.reads.get(ctx, id)
 	if err != nil {
 		return err
 	}

@@ -32,6 +32,7 @@ type Server struct {
 	engine   *gin.Engine
 	waiters  *waiters
 	presence *presence
+	reads    *reads
 	failures *failures
 	admin    credential
 	batches  *semaphore.Weighted      // bytes of batches
@@ -52,6 +53,7 @@ func New(config Config) (*Server, error) {
 		config:   config,
 		waiters:  newWaiters(),
 		presence: newPresence(),
+		reads:    &reads{db: config.DB, deadline: config.Deadline},
 		failures: newFailures(),
 		admin:    newCredential(config.AdminUser, config.AdminPassword),
 		draining: make(chan struct{}),

@@ -41,6 +41,25 @@ func get(ctx context.Context, db DB, id uuid.UUID) (*Job, error) {
 	return job, err
 }
 
+// GetMany returns jobs without payload and result, by id; those that do not exist are missing. Duplicates do no harm.
+// Indexes jobs_pkey and jobs_finished_id.
+func GetMany(ctx context.Context, db DB, ids []uuid.UUID) (map[uuid.UUID]*Job, error) {
+	rows, err := db.Query(ctx, `SELECT `+columns+`, finished_at, NULL::jsonb, NULL::jsonb
+		FROM mini_asynq.all_jobs WHERE id = ANY ($1::uuid[])`, idArray(ids))
+	if err != nil {
+		return nil, fmt.Errorf("get jobs: %w", err)
+	}
+	found, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (*Job, error) { return scanJob(row) })
+	if err != nil {
+		return nil, fmt.Errorf("get jobs: %w", err)
+	}
+	byID := make(map[uuid.UUID]*Job, len(found))
+	for _, j := range found {
+		byID[j.ID] = j
+	}
+	return byID, nil
+}
+
 // Attempts returns the attempts of a job from number after+1 on, oldest first, at most limit; a running one comes last.
 // No job and no attempts look the same.
 func Attempts(ctx context.Context, db DB, id uuid.UUID, after, limit int) ([]Attempt, error) {
