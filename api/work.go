@@ -159,9 +159,13 @@ func (s *Server) claimJobs(c *gin.Context) error {
 		r.most = min(w.Slots, maxClaim)
 	}
 	works := s.poll(ctx, k, want, r)
-	if ctx.Err() != nil {
+	switch {
+	case ctx.Err() != nil:
 		dispatcher.GiveBack(works)
 		return ctx.Err()
+	case !s.presence.knows(id, k):
+		dispatcher.GiveBack(works) // it was removed while it waited
+		return jobs.ErrNotFound
 	}
 	now := time.Now()
 	for _, work := range works {

@@ -272,10 +272,10 @@ func (s *Server) getWorker(c *gin.Context) error {
 
 func (s *Server) removeWorker(c *gin.Context) error {
 	return s.onWorker(c, func(ctx context.Context, id uuid.UUID) error {
-		s.presence.forget(id) // first: what is parked for it answers before its leases are given back
 		if err := jobs.RemoveWorker(ctx, s.config.DB, id); err != nil {
 			return err
 		}
+		s.presence.forget(id) // afterwards, or its next call would find the registration and be parked under it
 		c.Status(http.StatusNoContent)
 		return nil
 	})
@@ -448,6 +448,13 @@ func (p *presence) keep(ctx context.Context, s *Server) {
 			p.told(ids, asked, left, now)
 		}
 	}
+}
+
+// knows tells whether a worker is still the one that it was.
+func (p *presence) knows(id uuid.UUID, k *knownWorker) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.known[id] == k
 }
 
 // now is a worker as it is known at this moment; w if it is not known any more.

@@ -100,6 +100,10 @@ func (s *suite) serve(address string) {
 	case <-time.After(30 * time.Second):
 		require.Fail(s.t, "the server did not start", log.String())
 	}
+	pgtest.Eventually(s.t, 30*time.Second, "the server is ready", func() bool {
+		status, _ := s.call(http.MethodGet, "/health/ready", "")
+		return status == http.StatusOK
+	})
 }
 
 // client has no keep-alive, so that no connection outlives its server.
@@ -148,6 +152,23 @@ func (s *suite) awaitStatus(id, want string) {
 	pgtest.Eventually(s.t, 30*time.Second, "the job is "+want, func() bool {
 		_, job := s.call(http.MethodGet, "/jobs/"+id, "")
 		return job["status"] == want
+	})
+}
+
+// awaitHeld waits until the worker itself says that it has the job: its heartbeat has moved the lease. That the job is running
+// only says that it was claimed; an answer that is still on its way can be taken back.
+func (s *suite) awaitHeld(id string) {
+	s.t.Helper()
+	pgtest.Eventually(s.t, 30*time.Second, "the lease is extended", func() bool {
+		_, job := s.call(http.MethodGet, "/jobs/"+id, "")
+		if job["status"] != "running" {
+			return false
+		}
+		locked, err := time.Parse(time.RFC3339, job["locked_at"].(string))
+		require.NoError(s.t, err)
+		until, err := time.Parse(time.RFC3339, job["lease_expires_at"].(string))
+		require.NoError(s.t, err)
+		return until.Sub(locked) > lease+lease/10
 	})
 }
 
@@ -224,7 +245,8 @@ func (w *worker) ends(limit time.Duration) {
 
 func (s *suite) workers() []any {
 	s.t.Helper()
-	_, list := s.call(http.MethodGet, "/workers", "")
+	status, list := s.call(http.MethodGet, "/workers", "")
+	require.Equal(s.t, http.StatusOK, status, list)
 	return list["data"].([]any)
 }
 
@@ -320,8 +342,8 @@ func TestManyJobsRunOnceEach(t *testing.T) {
 func TestKilledWorkerLosesNothing(t *testing.T) {
 	eachClient(t, func(t *testing.T, s *suite) {
 		first := s.work("w1")
-		id := s.enqueue("sleep", `{"ms":1500}`, "")
-		s.awaitStatus(id, "running")
+		id := s.enqueue("sleep", `{"ms":3000}`, "")
+		s.awaitHeld(id)
 		first.signal(syscall.SIGKILL)
 		<-first.done
 		s.work("w2")
@@ -336,16 +358,22 @@ func TestFrozenWorkerIsNotBelieved(t *testing.T) {
 	eachClient(t, func(t *testing.T, s *suite) {
 		frozen := s.work("frozen")
 		id := s.enqueue("sleep", `{"ms":4000}`, "")
-		s.awaitStatus(id, "running")
+		s.awaitHeld(id)
 		frozen.signal(syscall.SIGSTOP)
 		s.awaitStatus(id, "pending")
 		s.work("w2")
-		s.awaitStatus(id, "running")
+		s.awaitHeld(id)
 		frozen.signal(syscall.SIGCONT)
 		job := s.ended(id)
-		require.Equal(t, []string{"lease_expired", "completed"}, attempts(job))
+		// The frozen one may have lost it twice: its parked claim still took the answer.
+		all := attempts(job)
+		require.GreaterOrEqual(t, len(all), 2)
+		for _, status := range all[:len(all)-1] {
+			require.Equal(t, "lease_expired", status)
+		}
+		require.Equal(t, "completed", all[len(all)-1])
 		list := job["attempts"].([]any)
-		require.Equal(t, "w2", list[1].(map[string]any)["worker"])
+		require.Equal(t, "w2", list[len(list)-1].(map[string]any)["worker"])
 		require.Equal(t, "completed", s.ended(s.enqueue("echo", `1`, ""))["status"], "both still work")
 	})
 }
@@ -353,8 +381,8 @@ func TestFrozenWorkerIsNotBelieved(t *testing.T) {
 func TestStopWaitsForRunningJobs(t *testing.T) {
 	eachClient(t, func(t *testing.T, s *suite) {
 		w := s.work("w1")
-		id := s.enqueue("sleep", `{"ms":1500}`, "")
-		s.awaitStatus(id, "running")
+		id := s.enqueue("sleep", `{"ms":3000}`, "")
+		s.awaitHeld(id)
 		w.signal(syscall.SIGTERM)
 		w.ends(20 * time.Second)
 		job := s.ended(id)
@@ -367,7 +395,7 @@ func TestStopGivesBackWhatDoesNotEnd(t *testing.T) {
 	eachClient(t, func(t *testing.T, s *suite) {
 		w := s.work("w1", "WORKER_GRACE=0.5")
 		id := s.enqueue("sleep", `{"ms":600000}`, "")
-		s.awaitStatus(id, "running")
+		s.awaitHeld(id)
 		w.signal(syscall.SIGTERM)
 		w.ends(20 * time.Second)
 		_, job := s.call(http.MethodGet, "/jobs/"+id, "")
@@ -402,7 +430,7 @@ func TestOperatorCancelsARunningJob(t *testing.T) {
 	eachClient(t, func(t *testing.T, s *suite) {
 		s.work("w1")
 		id := s.enqueue("sleep", `{"ms":600000}`, "")
-		s.awaitStatus(id, "running")
+		s.awaitHeld(id)
 		status, _ := s.call(http.MethodPost, "/admin/jobs/"+id+"/cancel", "")
 		require.Equal(t, http.StatusAccepted, status)
 		job := s.ended(id)
@@ -414,8 +442,8 @@ func TestOperatorCancelsARunningJob(t *testing.T) {
 func TestDrainedWorkerFinishesAndGoes(t *testing.T) {
 	eachClient(t, func(t *testing.T, s *suite) {
 		w := s.work("w1")
-		id := s.enqueue("sleep", `{"ms":1500}`, "")
-		s.awaitStatus(id, "running")
+		id := s.enqueue("sleep", `{"ms":3000}`, "")
+		s.awaitHeld(id)
 		worker := s.workers()[0].(map[string]any)
 		status, _ := s.call(http.MethodPost, "/admin/workers/"+worker["id"].(string)+"/drain", "")
 		require.Equal(t, http.StatusAccepted, status)
