@@ -376,8 +376,7 @@ func (s *Server) beat(c *gin.Context) error {
 			answer.Leases[i] = heldBody{JobID: l.JobID, Fence: l.Fence}
 			switch {
 			case e.Busy:
-				// Somebody has the row locked at this moment: nothing was moved, and nothing is lost. Ask again.
-				answer.Leases[i].Remaining = text(remaining(0))
+				// Somebody has the row locked at this moment: nothing was moved, and nothing is lost. Neither is said.
 			case !e.Held || e.Remaining <= 0:
 				answer.Leases[i].Lost = true
 				continue

@@ -43,7 +43,6 @@ class NewJob:
             raise ValueError("run_at needs a time zone")
         given = {
             "kind": self.kind,
-            "payload": self.payload,
             "queue": self.queue,
             "priority": self.priority,
             "max_retries": self.max_retries,
@@ -54,7 +53,8 @@ class NewJob:
             "tags": None if self.tags is None else list(self.tags),
             "metadata": None if self.metadata is None else dict(self.metadata),
         }
-        return {name: value for name, value in given.items() if value is not None}
+        # A payload that is left out would become an empty object.
+        return {"payload": self.payload, **{name: value for name, value in given.items() if value is not None}}
 
 
 class Enqueued(NamedTuple):
@@ -70,8 +70,8 @@ class Job:
     """A job as the server described it in one answer.
 
     `status` is pending, scheduled, running, retrying, completed, dead or cancelled. `timeout` is in seconds, None where
-    the server's own counts. `payload` and `result` are None where the answer had none, as after `enqueue`. `error` is the last failure: a dict
-    with `type`, `message` and more. `raw` is the whole answer.
+    the server's own counts. `payload` and `result` are None where the answer had none, as after `enqueue`. `error` is
+    the last failure: a dict with `type`, `message` and more. `raw` is the whole answer.
     """
 
     id: str
@@ -139,9 +139,9 @@ class Client:
     """Calls to a server. Threads may share one; each gets a connection of its own.
 
     `server` and `api_key` default to the environment's MINIASYNQ_SERVER and MINIASYNQ_API_KEY. `timeout` is how many
-    seconds one try waits for its answer. A call that the server cannot take at the moment (no connection, 502, 503, 504,
-    429) is repeated with growing pauses for `retry_for` seconds, then its last Problem is raised. No repeat stores a job
-    twice.
+    seconds one try waits for its answer. A call that the server cannot take at the moment (no connection, 502, 503,
+    504, 429) is repeated with growing pauses for `retry_for` seconds, then its last Problem is raised. No repeat stores
+    a job twice.
     """
 
     def __init__(
@@ -185,10 +185,13 @@ class Client:
     ) -> Job:
         """Store a job and return it, without its payload.
 
-        `priority` is "high", "normal" or "low". `delay` and `timeout` (of one attempt) are seconds or timedeltas, `run_at`
-        is a datetime with a time zone; give it or `delay`. Two calls with the same `idempotency_key` within a day are one
-        job. Raises ValidationFailed, IdempotencyKeyReused, NotAllowed, TooManyRequests, Unavailable; TypeError or
-        ValueError for what is not JSON.
+        `payload` is what JSON can hold, up to 256 KiB.
+        `priority` is "high", "normal" or "low". `delay` and `timeout` (of one attempt) are seconds or timedeltas,
+        `run_at` is a datetime with a time zone; give it or `delay`. Two calls with the same `idempotency_key` within a
+        day are one job.
+
+        Raises ValidationFailed, IdempotencyKeyReused, NotAllowed, TooManyRequests, Unavailable; TypeError or ValueError
+        for what is not JSON.
         """
         new = NewJob(
             kind, payload, queue, priority, max_retries, delay, run_at, timeout, idempotency_key, tags, metadata
@@ -198,8 +201,10 @@ class Client:
         return _job_of(self._call("POST", "/jobs", new.body(), key=key)[1])
 
     def enqueue_many(self, jobs: Sequence[NewJob]) -> list[Enqueued]:
-        """Store up to 1000 jobs, all or none, and return them in order. Raises what `enqueue` raises, and ValueError for
-        more than 1000; for none there is no call."""
+        """Store up to 1000 jobs, all or none, and return them in order; for none there is no call.
+
+        Raises what `enqueue` raises, and ValueError for more than 1000.
+        """
         if len(jobs) > _BATCH:
             raise ValueError(f"{len(jobs)} jobs; a batch has at most {_BATCH}")
         if not jobs:
@@ -232,8 +237,10 @@ class Client:
                 raise TimeoutError(f"job {id} is {job.status} after {timeout} s")
 
     def result(self, id: str) -> Any:
-        """Return what the handler of a completed job returned. Raises JobNotFinished, ResultUnavailable if the job ended
-        otherwise, and NotFound."""
+        """Return what the handler of a completed job returned.
+
+        Raises JobNotFinished, ResultUnavailable if the job ended otherwise, and NotFound.
+        """
         status, document = self._call("GET", f"/jobs/{quote(id, safe='')}/result")
         if status == 202:
             raise JobNotFinished(f"job {id} is {document['status']}")

@@ -9,9 +9,9 @@ from typing import Any, Mapping, Optional
 class Problem(Exception):
     """The server refused a call, or did not answer it.
 
-    `code` is the stable name to decide by ("lease_lost"), `detail` a sentence for people, `errors` the refused places of
-    the body as dicts with `pointer`, `code` and `detail`. `retry_after` is in seconds, or None. `request_id` finds the
-    call in the server's log. `members` is the problem as it came.
+    `code` is the stable name to decide by ("lease_lost"), `detail` a sentence for people, `errors` the refused places
+    of the body as dicts with `pointer`, `code` and `detail`. `retry_after` is in seconds, or None. `request_id` finds
+    the call in the server's log. `members` is the problem as it came.
     """
 
     def __init__(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 from typing import Optional
 
-from .running import LEASE_LOST, TIMED_OUT, RunningJob
+from .outcome import LEASE_LOST, TIMED_OUT
+from .running import RunningJob
 
 
 class Lease:

@@ -10,14 +10,20 @@ from typing import Any, Optional, Union
 from .errors import Problem
 from .spans import Seconds, span
 
+# Why a handler is to stop.
+OPERATOR = "operator"
+TIMED_OUT = "timeout"
+STOPPING = "worker stops"
+LEASE_LOST = "lease lost"
+
 # The server keeps less of both; a body that is too large it would refuse.
 _MESSAGE_CHARACTERS = 8 << 10
 _STACK_CHARACTERS = 32 << 10
 
 
 class _Ending(Exception):
-    """What a handler raises to say more than that it failed. An exception given instead of a text becomes the cause; the
-    type of a cause is the type of the error that is reported."""
+    """What a handler raises to say more than that it failed. An exception given instead of a text becomes the cause;
+    the type of a cause is the type of the error that is reported."""
 
     def __init__(self, why: Union[str, BaseException] = "") -> None:
         super().__init__(str(why))
@@ -77,13 +83,15 @@ def completed(result: Any) -> Report:
     return Report("complete", {} if result is None else {"result": result})
 
 
-def raised(error: BaseException, stopping: bool = False) -> Report:
-    """Report what a handler raised. `stopping`: it was to stop only because the worker does, so that the job is given
-    back if it obeyed."""
+def raised(error: BaseException, cause: Optional[str] = None) -> Report:
+    """Report what a handler raised. `cause` is why it was to stop, if it was. One that obeyed because the worker stops
+    gives its job back."""
     if isinstance(error, Snooze):
         return Report("snooze", {"delay": span(error.seconds)})
-    if isinstance(error, Cancelled) and stopping:
+    if isinstance(error, Cancelled) and cause == STOPPING:
         return RELEASE
+    if isinstance(error, Cancelled) and cause == TIMED_OUT:
+        return _failed("TimeoutError", "the attempt took longer than its timeout", _stack(error), {"retry": "default"})
     if isinstance(error, RetryAfter):
         return _failure(error, {"retry": "after", "retry_after": span(error.seconds)})
     if isinstance(error, NonRetryable):

@@ -15,7 +15,7 @@ from .transport import Transport
 
 _log = logging.getLogger("miniasynq")
 
-# Answers that say nothing about the report itself. 401 and 403 are here because a key can be put right while the lease lasts.
+# Answers that say nothing about the report itself. A key that is refused can be put right while the lease lasts.
 _LATER = frozenset({0, 401, 403, 408, 429})
 
 

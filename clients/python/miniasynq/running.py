@@ -10,12 +10,6 @@ from typing import Any, Callable, Optional
 from .outcome import Cancelled
 from .spans import seconds_of
 
-# Why a job is to stop.
-OPERATOR = "operator"
-TIMED_OUT = "timeout"
-STOPPING = "worker stops"
-LEASE_LOST = "lease lost"
-
 _PROGRESS_BYTES = 256  # of a message, as the server keeps it
 
 

@@ -17,7 +17,7 @@ _PREFIX = "/api/v1"
 
 
 class Connection:
-    """One connection, for one thread. It opens itself when it is needed; only `abort` may be called by other threads."""
+    """One connection, for one thread. It opens itself when needed; only `abort` may be called by other threads."""
 
     def __init__(self, scheme: str, host: str, port: Optional[int]) -> None:
         kind = http.client.HTTPSConnection if scheme == "https" else http.client.HTTPConnection

@@ -19,7 +19,8 @@ from .client import Client
 from .errors import NotFound, Problem, TooManyRequests, ValidationFailed
 from .leases import Lease, Leases
 from .reporter import Reporter
-from .running import OPERATOR, STOPPING, RunningJob
+from .outcome import OPERATOR, STOPPING
+from .running import RunningJob
 from .spans import seconds_of, span
 from .transport import Connection
 
@@ -56,8 +57,8 @@ class _Registration:
 class Worker:
     """Claims jobs and runs a handler for each, up to `slots` at once, in threads.
 
-    `server` is a Client or an address; without it the environment decides, as for Client. `name` is for people; host name
-    and process id by default. `queues` gives each queue a weight from 1 to 1000, "*" being every queue not named.
+    `server` is a Client or an address; without it the environment decides, as for Client. `name` is for people; host
+    name and process id by default. `queues` gives each queue a weight from 1 to 1000, "*" being every queue not named.
     `grace` is how many seconds running handlers have once the worker is to stop.
 
     While the server is away the worker keeps trying. `registered` is set once the server knows it.
@@ -118,16 +119,16 @@ class Worker:
     def run(self) -> None:
         """Work until `stop`, SIGTERM or SIGINT (in the main thread only), or until an operator drains the worker.
 
-        Then no job is claimed any more; running handlers have `grace` seconds, or as long as they need after a drain. Then
-        they are told to stop, and what does not end is given back. A second signal ends the grace. Raises Problem if the
-        server refuses the registration. A worker runs once.
+        Then no job is claimed any more; running handlers have `grace` seconds, or as long as they need after a drain.
+        Then they are told to stop, and what does not end is given back. A second signal ends the grace. Raises Problem
+        if the server refuses the registration. A worker runs once.
         """
         if not self._handlers:
             raise ValueError("the worker has no handlers")
         if self._ran:
             raise RuntimeError("the worker ran before")
         self._ran = True
-        with self._signals():
+        with self._signals(), self.client:
             if not self._register_at_start():
                 return
             self.registered.set()
@@ -227,6 +228,10 @@ class Worker:
                     return
             time.sleep(pause)
 
+    def _complain(self, what: str, problem: Problem, backoff: Backoff) -> None:
+        # A server that is away is one line of the log, not one for each try.
+        _log.log(logging.DEBUG if backoff.begun else logging.WARNING, "%s, trying again: %s", what, problem)
+
     # --- registration ---
 
     def _register_at_start(self) -> bool:
@@ -239,7 +244,7 @@ class Worker:
             except Problem as problem:
                 if 0 < problem.status < 500 and not isinstance(problem, TooManyRequests):
                     raise
-                _log.warning("not registered yet: %s", problem)
+                self._complain("not registered yet", problem, backoff)
                 until = time.monotonic() + backoff.pause(problem)
             if self._next_message(until) == _STOP:
                 return False
@@ -276,6 +281,8 @@ class Worker:
         while True:
             idle = self._wait_for_idle()
             if idle == 0:
+                self._parked.close()
+                self.client.close()
                 return
             registration = self._current()
             try:
@@ -286,8 +293,8 @@ class Worker:
                 backoff.reset()
             except Problem as problem:
                 if not self._is_claiming():
-                    return
-                _log.warning("no claim: %s", problem)
+                    continue
+                self._complain("no claim", problem, backoff)
                 self._ended.wait(backoff.pause(problem))
             except Exception:
                 _log.exception("no claim")
@@ -367,7 +374,7 @@ class Worker:
         try:
             report = outcome.completed(self._handlers[job.kind](job))
         except BaseException as e:  # SystemExit as well: a handler may end its job, not its worker
-            report = outcome.raised(e, stopping=job.cancelled.cause == STOPPING)
+            report = outcome.raised(e, job.cancelled.cause)
         if lease.over.is_set():
             _log.warning("job %s: the lease is lost, its outcome is dropped", job.id)
             return
@@ -396,11 +403,12 @@ class Worker:
                     due = sent
                 backoff.reset()
             except Problem as problem:
-                _log.warning("no heartbeat: %s", problem)
+                self._complain("no heartbeat", problem, backoff)
                 due = time.monotonic() + min(backoff.pause(problem), registration.heartbeat_every)
             except Exception:
                 _log.exception("no heartbeat")
                 due = time.monotonic() + min(backoff.pause(), registration.heartbeat_every)
+        self.client.close()
 
     def _beat(self, registration: _Registration) -> None:
         held = [(lease.job, lease.job.unsent_progress()) for lease in self._leases.all()]
