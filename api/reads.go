@@ -39,7 +39,7 @@ func (r *reads) get(ctx context.Context, id uuid.UUID) (*jobs.Job, error) {
 	r.reading = true
 	r.mu.Unlock()
 	if begin {
-		go r.run() // ends when nobody waits; each statement has a deadline
+		go r.run() //nolint:gosec // it reads for others, too. Ends when nobody waits; each statement has a deadline
 	}
 	select {
 	case <-one.done:

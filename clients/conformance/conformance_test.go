@@ -87,7 +87,9 @@ func (s *suite) serve(address string) {
 	s.stop = func() {
 		once.Do(func() {
 			cancel()
-			<-done
+			if err := <-done; err != nil {
+				s.t.Log("the server ended with", err)
+			}
 		})
 	}
 	s.t.Cleanup(s.stop)

@@ -123,7 +123,7 @@ func memory() int64 {
 	runtime.GC()
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
-	return int64(m.HeapInuse + m.StackInuse) //nolint:gosec // far from the bound
+	return int64(m.HeapInuse + m.StackInuse)
 }
 
 // TestThousandParkedClaimsCostLittle: less than 64 KiB each, both ends of the connection included, and no query; and all are
