@@ -247,7 +247,7 @@ func decodeHeartbeat(raw []byte) (h heartbeat, err error) {
 				var told *progressStated
 				item.object(func(key string, v value) bool {
 					if key == "progress" {
-						told = progressOf(v)
+						told = leniently(v)
 						return true
 					}
 					return l.member(key, v)
@@ -302,12 +302,22 @@ func fenceOf(v value) int64 {
 	return int64(n)
 }
 
-func progressOf(v value) *progressStated {
+// leniently reads progress inside a heartbeat: it is cut to what can be stored, because one that is refused would take all
+// leases with it.
+func leniently(v value) *progressStated {
 	if v.isNull() {
 		return nil
 	}
 	var p progressStated
-	v.object(p.member)
+	v.object(func(key string, v value) bool {
+		switch key {
+		case "percent":
+			p.percent, _ = strconv.ParseFloat(string(v.raw), 64) // 0 if it is none; the domain keeps it within 0 to 100
+		case "message":
+			_ = json.Unmarshal(v.raw, &p.message) // "" if it is none; the domain cleans and cuts it
+		}
+		return true
+	})
 	return &p
 }
 

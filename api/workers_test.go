@@ -291,6 +291,23 @@ func TestLeaseThatTwoHeartbeatsLeaveOutIsGivenBack(t *testing.T) {
 	require.Equal(t, json.Number("0"), after["attempt"])
 }
 
+// TestProgressNeverCostsTheLeases: what cannot be stored of it is cut.
+func TestProgressNeverCostsTheLeases(t *testing.T) {
+	t.Parallel()
+	d := setup(t)
+	worker := d.register(`{"name":"w1"}`)
+	id := d.enqueue(`{"queue":"progress"}`)
+	job := d.claimFor(worker, `{"wait":"20s"}`)[0]
+	for _, progress := range []string{
+		`{"percent":500,"message":"a\u0000b"}`, `{"percent":"half"}`, `{"message":"` + strings.Repeat("x", 5000) + `"}`, `{"colour":1}`,
+		`{"message":"\ud800"}`, `{"percent":1e999}`,
+	} {
+		beat := fmt.Sprintf(`{"leases":[{"job_id":%q,"fence":%d,"progress":%s}],"busy":1}`, id, job.Fence, progress)
+		leases := d.post(worker+"/heartbeat", beat).is(http.StatusOK).object()["leases"].([]any)
+		require.NotEmpty(t, leases[0].(map[string]any)["remaining"], progress)
+	}
+}
+
 func TestHeartbeatCarriesCommands(t *testing.T) {
 	t.Parallel()
 	d := setup(t)

@@ -36,6 +36,10 @@ export interface WorkerOptions {
 const parkMs = 20_000;
 /** Most jobs that a claim may ask for. */
 const maxClaim = 100;
+/** How long a heartbeat may take, if its interval is shorter than that. */
+const shortestLimitMs = 1000;
+/** Longest pause after a claim that was answered early and empty. */
+const emptyPauseMs = 500;
 /** How long handlers have after their signals were aborted, and how long the calls of a stop may take. */
 const lastWordMs = 1000;
 const goodbyeMs = 5000;
@@ -192,7 +196,7 @@ export class Worker {
           backoff.reset();
         } else {
           // A node that shuts down answers before the time.
-          await pause(backoff.next(), quiet);
+          await pause(Math.min(backoff.next(), emptyPauseMs), quiet);
         }
       } catch (error) {
         if (quiet.aborted) {
@@ -295,7 +299,7 @@ export class Worker {
         const answer = readHeartbeat(await this.post(`/workers/${worker.id}/heartbeat`, JSON.stringify({
           leases: held.map((a, i) => ({ job_id: a.job.id, fence: a.fence, progress: told[i] })),
           busy: this.running.size,
-        }), { signal: gone, limitMs: worker.heartbeatEvery }));
+        }), { signal: gone, limitMs: Math.max(worker.heartbeatEvery, shortestLimitMs) }));
         for (const { fence, remaining } of answer.leases) {
           const attempt = this.attempts.get(fence);
           if (remaining === undefined) {
