@@ -151,6 +151,7 @@ func (d *door) badWork(t *testing.T) {
 		call("labels", "/workers", `{"name":"a","labels":{"x":{}}}`, 422, "/labels/x"),
 		call("unknown field", "/workers", `{"name":"a","colour":1}`, 400, "/colour"),
 		call("lease without a fence", worker+"/heartbeat", `{"leases":[{"job_id":"`+id+`"}],"busy":0}`, 422, "/leases/0"),
+		call("no leases", worker+"/heartbeat", `{"busy":1}`, 422, "/leases"),
 		call("busy -1", worker+"/heartbeat", `{"leases":[],"busy":-1}`, 422, "/busy"),
 		row{name: "id", path: "/workers/abc/claim", body: `{}`, status: 400, problem: "invalid-parameter"},
 	)

@@ -65,6 +65,9 @@ func New(config Config) (*Server, error) {
 			return nil, errors.Join(errors.New("api: register http_request_seconds"), err)
 		}
 	}
+	if config.Work != nil {
+		config.Stream.Tap(s.presence.fold)
+	}
 	gin.SetMode(config.GinMode)
 	s.engine = s.routes()
 	return s, nil

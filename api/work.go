@@ -159,6 +159,11 @@ func (s *Server) claimJobs(c *gin.Context) error {
 		r.most = min(w.Slots, maxClaim)
 	}
 	works := s.poll(ctx, k, want, r)
+	for _, work := range works {
+		if work.Job.LeaseFor < s.config.Work.Lease() {
+			s.config.Work.LeaseDueIn(work.Job.LeaseFor) // nobody else knows that it is shorter
+		}
+	}
 	switch {
 	case ctx.Err() != nil:
 		dispatcher.GiveBack(works)
@@ -203,7 +208,10 @@ func (s *Server) readWorker(ctx context.Context, id uuid.UUID) (*knownWorker, jo
 
 // poll parks a claim until jobs come, its wait is over, the caller leaves, or the node or an operator wants it to answer.
 func (s *Server) poll(ctx context.Context, k *knownWorker, want dispatcher.Want, r claimRequest) []*dispatcher.Work {
-	leave, gone := s.presence.park(k)
+	leave, gone, ok := s.presence.park(k)
+	if !ok {
+		return nil
+	}
 	defer gone()
 	ctx, cancel := context.WithTimeout(ctx, max(r.wait, minClaimWait))
 	defer cancel()
@@ -233,11 +241,13 @@ type progressStated struct {
 }
 
 func decodeHeartbeat(raw []byte) (h heartbeat, err error) {
+	given := false
 	err = decodeObject(raw, jobDepth, func(key string, v value) bool {
 		switch key {
 		case "busy":
 			h.busy = ranged(v, 0, maxSlots)
 		case "leases":
+			given = true
 			v.array(func(n int, item value) bool {
 				if n == maxLeases {
 					v.refuse("too_many", "at most "+strconv.Itoa(maxLeases))
@@ -262,6 +272,9 @@ func decodeHeartbeat(raw []byte) (h heartbeat, err error) {
 		}
 		return true
 	})
+	if err == nil && !given {
+		err = refusedFields([]fieldError{{"/leases", "missing", "all leases that the worker holds; [] for none"}})
+	}
 	return h, err
 }
 
@@ -354,12 +367,15 @@ type heldBody struct {
 	Lost      bool      `json:"lost,omitempty"`
 }
 
+// young: a lease is left out only when it is older than this part of one; the answer to its claim may be on its way.
+const young = 6
+
 // progressRest is how long one job's progress waits for the next.
 const progressRest = time.Second
 
 // beat extends all leases of a worker in one statement, and tells it what it was asked.
 func (s *Server) beat(c *gin.Context) error {
-	return s.onWorker(c, func(ctx context.Context, id uuid.UUID) error {
+	return s.withID(c, func(ctx context.Context, id uuid.UUID) error {
 		raw, err := readBody(c, maxBatch)
 		if err != nil {
 			return err
@@ -368,7 +384,7 @@ func (s *Server) beat(c *gin.Context) error {
 		if err != nil {
 			return err
 		}
-		w, err := jobs.Heartbeat(ctx, s.config.DB, id, h.leases, h.busy)
+		w, err := jobs.Heartbeat(ctx, s.config.DB, id, h.leases, h.busy, s.config.Work.Lease()/young)
 		if err != nil {
 			return err
 		}
@@ -392,13 +408,17 @@ func (s *Server) beat(c *gin.Context) error {
 				continue
 			default:
 				answer.Leases[i].Remaining = text(remaining(e.Remaining))
+				if e.Remaining < s.config.Work.Lease() {
+					s.config.Work.LeaseDueIn(e.Remaining) // nobody else knows that it is shorter
+				}
 			}
 			if e.CancelRequested {
 				answer.Commands = append(answer.Commands, commandBody{Type: "cancel", JobID: text(l.JobID.String()), Fence: l.Fence, Reason: "operator"})
 			}
 			if p := h.progress[i]; p != nil {
 				if err := jobs.SetProgress(ctx, s.config.DB, l, p.percent, p.message, progressRest); err != nil && !isLost(err) {
-					return err
+					// The leases were moved: that has to be told, whatever becomes of this.
+					s.config.Log.Warn().Err(err).Stringer("job_id", l.JobID).Msg("progress could not be stored")
 				}
 			}
 		}

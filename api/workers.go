@@ -15,6 +15,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/mini-asynq/mini-asynq/dispatcher"
+	"github.com/mini-asynq/mini-asynq/events"
 	"github.com/mini-asynq/mini-asynq/jobs"
 )
 
@@ -26,6 +27,7 @@ type Work interface {
 	Poll(ctx context.Context, want dispatcher.Want, most int) []*dispatcher.Work
 	Settle(ctx context.Context, outcomes []jobs.Outcome) ([]jobs.Verdict, error)
 	Lease() time.Duration
+	LeaseDueIn(after time.Duration)
 }
 
 // Limits of a registration.
@@ -200,12 +202,12 @@ func (s *Server) registerWorker(c *gin.Context) error {
 	s.presence.learn(w)
 	body := workerOf(w)
 	body.Lease = span(s.config.Work.Lease())
-	body.HeartbeatEvery = body.Lease / heartbeats
+	body.HeartbeatEvery = min(body.Lease, span(jobs.WorkerSilence)) / heartbeats
 	c.Header("Location", s.config.BasePath+prefix+"/workers/"+w.ID.String())
 	return reply(c, http.StatusCreated, body)
 }
 
-// heartbeats is how many of them a lease has time for: two may be lost.
+// heartbeats is how many of them a lease has time for, and the time after which a worker counts as silent: two may be lost.
 const heartbeats = 3
 
 func (s *Server) listWorkers(c *gin.Context) error {
@@ -246,8 +248,8 @@ func (s *Server) listWorkers(c *gin.Context) error {
 	return reply(c, http.StatusOK, out)
 }
 
-// onWorker does what the calls about one worker share.
-func (s *Server) onWorker(c *gin.Context, do func(ctx context.Context, id uuid.UUID) error) error {
+// withID does what calls share that name one thing in their address, and have no query.
+func (s *Server) withID(c *gin.Context, do func(ctx context.Context, id uuid.UUID) error) error {
 	id, err := jobID(c)
 	if err != nil {
 		return err
@@ -261,7 +263,7 @@ func (s *Server) onWorker(c *gin.Context, do func(ctx context.Context, id uuid.U
 }
 
 func (s *Server) getWorker(c *gin.Context) error {
-	return s.onWorker(c, func(ctx context.Context, id uuid.UUID) error {
+	return s.withID(c, func(ctx context.Context, id uuid.UUID) error {
 		w, err := jobs.GetWorker(ctx, s.config.DB, id)
 		if err != nil {
 			return err
@@ -271,7 +273,7 @@ func (s *Server) getWorker(c *gin.Context) error {
 }
 
 func (s *Server) removeWorker(c *gin.Context) error {
-	return s.onWorker(c, func(ctx context.Context, id uuid.UUID) error {
+	return s.withID(c, func(ctx context.Context, id uuid.UUID) error {
 		if err := jobs.RemoveWorker(ctx, s.config.DB, id); err != nil {
 			return err
 		}
@@ -299,9 +301,11 @@ func (s *Server) askWorker(c *gin.Context, what jobs.Asked) error {
 // presence is what this node knows of remote workers: their registrations, so that a claim needs no query, and which of them
 // it has heard of lately, which it says for all of them in one statement (keep).
 type presence struct {
-	mu    sync.Mutex // guards known and watch; nothing blocks under it
-	known map[uuid.UUID]*knownWorker
-	watch bool // some worker is not offline: somebody must notice when it falls silent
+	mu     sync.Mutex // guards what follows; nothing blocks under it
+	known  map[uuid.UUID]*knownWorker
+	parked int       // calls of all of them
+	watch  bool      // some worker is not offline: somebody must notice when it falls silent
+	seenAt time.Time // until when the database was told who is there
 }
 
 // knownWorker is guarded by presence.mu; worker is never changed after it was read, only replaced.
@@ -318,7 +322,21 @@ const (
 	knownFor      = 2 * presenceEvery
 )
 
-func newPresence() *presence { return &presence{known: make(map[uuid.UUID]*knownWorker)} }
+// The first look is made whoever was heard of: workers may have gone together with the node that knew them.
+func newPresence() *presence {
+	return &presence{known: make(map[uuid.UUID]*knownWorker), watch: true}
+}
+
+// fold hears from the stream that a worker came to some node: that one may go before it.
+func (p *presence) fold(batch []*events.Event) {
+	for _, e := range batch {
+		if e.Type == "worker.online" {
+			p.mu.Lock()
+			p.watch = true
+			p.mu.Unlock()
+		}
+	}
+}
 
 // learn takes in a registration as it was read just now.
 func (p *presence) learn(w jobs.Worker) *knownWorker {
@@ -330,9 +348,21 @@ func (p *presence) learn(w jobs.Worker) *knownWorker {
 		k = &knownWorker{leave: make(chan struct{})}
 		p.known[w.ID] = k
 	}
+	before := k.worker.Asked
 	k.worker, k.readAt, k.heardAt = w, now, now
+	k.worker.Asked = before
+	k.ask(w.Asked)
 	p.watch = true
 	return k
+}
+
+// ask takes in what an operator wants, which only ever goes further: its parked calls answer.
+func (k *knownWorker) ask(what jobs.Asked) {
+	if what == k.worker.Asked || what == "" || k.worker.Asked == jobs.AskedDrain {
+		return
+	}
+	k.worker.Asked = what
+	k.letGo()
 }
 
 // heard returns a worker that was read not long ago; a call of it is a sign of life.
@@ -348,26 +378,31 @@ func (p *presence) heard(id uuid.UUID) (k *knownWorker, w jobs.Worker, ok bool) 
 	return k, k.worker, true
 }
 
-// park counts a call of a worker as parked: leave is closed when it is to answer. gone ends that.
-func (p *presence) park(k *knownWorker) (leave <-chan struct{}, gone func()) {
+// park counts a call of a worker as parked: leave is closed when it is to answer, gone ends that. false: it is not to be
+// parked, because the worker was removed or asked to claim no more.
+func (p *presence) park(k *knownWorker) (leave <-chan struct{}, gone func(), ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.known[k.worker.ID] != k || k.worker.Asked != "" {
+		return nil, nil, false
+	}
 	k.parked++
+	p.parked++
 	return k.leave, func() {
 		p.mu.Lock()
 		k.parked--
+		p.parked--
 		k.heardAt = time.Now()
 		p.mu.Unlock()
-	}
+	}, true
 }
 
-// asked takes in what an operator wants of a worker: its parked calls answer.
+// asked takes in what an operator wants of a worker.
 func (p *presence) asked(id uuid.UUID, what jobs.Asked) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if k := p.known[id]; k != nil && k.worker.Asked != what {
-		k.worker.Asked = what
-		k.letGo()
+	if k := p.known[id]; k != nil {
+		k.ask(what)
 	}
 }
 
@@ -391,10 +426,10 @@ func (p *presence) present(now time.Time) (ids []uuid.UUID, watch bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for id, k := range p.known {
-		switch silent := now.Sub(k.heardAt); {
-		case k.parked > 0 || silent < presenceEvery:
+		switch {
+		case k.parked > 0 || k.heardAt.After(p.seenAt):
 			ids = append(ids, id)
-		case silent > knownFor:
+		case now.Sub(k.heardAt) > knownFor:
 			delete(p.known, id)
 		}
 	}
@@ -412,7 +447,7 @@ func (p *presence) told(ids []uuid.UUID, asked map[uuid.UUID]jobs.Asked, watch b
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.watch = watch
+	p.watch, p.seenAt = watch, at
 	for id := range asked {
 		if k := p.known[id]; k != nil {
 			k.readAt = at
@@ -468,11 +503,8 @@ func (p *presence) now(id uuid.UUID, w jobs.Worker) jobs.Worker {
 }
 
 // parkedCalls is how many claims are parked at this node.
-func (p *presence) parkedCalls() (n int) {
+func (p *presence) parkedCalls() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, k := range p.known {
-		n += k.parked
-	}
-	return n
+	return p.parked
 }

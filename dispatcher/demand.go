@@ -45,7 +45,8 @@ func (d *Demand) Add(n int) {
 	d.dispatcher.poke()
 }
 
-// Close takes the idle slots back. Deliver is not called again; what is being claimed at this moment is given back.
+// Close takes the idle slots back: nothing more is claimed for them, and what is being claimed at this moment is given back.
+// A call of Deliver may be under way.
 func (d *Demand) Close() {
 	d.dispatcher.mu.Lock()
 	defer d.dispatcher.mu.Unlock()

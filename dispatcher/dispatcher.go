@@ -270,7 +270,8 @@ const (
 	maxTurning = 2
 	secondTurn = 1000
 	ownTurn    = 1000
-	// ownTurnAfter is how long outcomes, and claims, wait for a turn that is under way: its connection may hang.
+	// ownTurnAfter is how long outcomes wait for a turn that is under way, and claims of what was named meanwhile: its
+	// connection may hang.
 	ownTurnAfter = 200 * time.Millisecond
 )
 
@@ -351,7 +352,7 @@ func (d *Dispatcher) takeReports() []report {
 func (g *group) nextLook(now time.Time) time.Duration {
 	next := time.Hour
 	for _, q := range g.queues {
-		if q.hot {
+		if q.hot && !q.awaited() { // the landing of a claim is a kick
 			next = min(next, q.after.Sub(now))
 		}
 	}
@@ -482,7 +483,7 @@ func (d *Dispatcher) end(t *turn, result *jobs.TurnResult, err error) {
 		// What was not stored is tried again, in front of what came since.
 		d.reports = append(t.reports[:len(t.reports):len(t.reports)], d.reports...)
 		for _, s := range t.sent {
-			s.queue.hot, s.queue.whole = true, true
+			s.queue.hot, s.queue.whole, s.queue.stirred = true, true, true
 		}
 		// A lock that was not to be had took the claims back with it.
 		d.suspect = d.suspect || len(t.sent) > 0 && !jobs.Locked(err) || t.recover

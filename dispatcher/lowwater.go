@@ -78,8 +78,11 @@ func (q *queueState) wakeWhole() {
 
 // claimable tells whether to claim now. What is being claimed is not claimed twice, unless more was named meanwhile.
 func (q *queueState) claimable(now time.Time) bool {
-	return q.hot && !now.Before(q.after) && (q.stirred || q.full || len(q.flying) == 0)
+	return q.hot && !now.Before(q.after) && !q.awaited()
 }
+
+// awaited tells whether a claim is under way that asks for all that is known of.
+func (q *queueState) awaited() bool { return len(q.flying) > 0 && !q.stirred && !q.full }
 
 // sent is a claim that is under way.
 type sent struct {

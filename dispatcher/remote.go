@@ -67,6 +67,9 @@ func GiveBack(works []*Work) {
 // what became of them, in order. When ctx ends first that is its cause: they may be stored still.
 func (d *Dispatcher) Settle(ctx context.Context, outcomes []jobs.Outcome) ([]jobs.Verdict, error) {
 	verdicts := make([]jobs.Verdict, len(outcomes))
+	if len(outcomes) == 0 {
+		return verdicts, nil
+	}
 	var open atomic.Int64
 	open.Store(int64(len(outcomes)))
 	all := make(chan struct{}) // closed with the last verdict

@@ -197,7 +197,7 @@ func (t *timers) reap(ctx context.Context) error {
 			}
 			if j.TimedOut {
 				failure := jobs.NewFailure(j.Kind, "Timeout", "the attempt ran into its timeout, and its worker did not end it", "")
-				outcomes[i] = jobs.TimeOut(j.Job, failure, t.d.config.Retry.Next(j.BudgetAttempts()))
+				outcomes[i] = jobs.ExpireAttempt(j.Job, failure, t.d.config.Retry.Next(j.BudgetAttempts()))
 				continue
 			}
 			failure := jobs.NewFailure(j.Kind, "LeaseExpired", "the worker was not heard of before its lease ran out", "")

@@ -67,17 +67,19 @@ type Holder struct {
 // Plan trap, measured: left to itself PostgreSQL guesses the limits and joins by hash, or reads all running rows with
 // their dead index entries to end a few: 3k to 18k jobs a second instead of 70k. Pools that carry turns therefore open
 // their connections with PlanSettings.
-var claimSQL = claimStatement("$2", "NULL", "")
+var claimSQL = claimStatement("$2", "NULL", "clock_timestamp() + $3::interval", "")
 
 // claimEachSQL is claimSQL for several remote workers: $2 are the names, and $13 the registrations, of those that get the first
 // job, the second, and so on. What is one round trip for all is one statement, too: a claim for each would cost them each
 // what a turn costs (measured: 740 instead of thousands of jobs a second with 64 workers that claim one at a time).
 var claimEachSQL = claimStatement("($2::text[])[array_position((SELECT tids FROM picked), jobs.ctid)]",
-	"($13::uuid[])[array_position((SELECT tids FROM picked), jobs.ctid)]", ", worker_id")
+	"($13::uuid[])[array_position((SELECT tids FROM picked), jobs.ctid)]",
+	// Not for longer than the attempt may take, as in Extend; least passes over null.
+	"least(clock_timestamp() + $3::interval, clock_timestamp() + timeout + $14::interval)", ", worker_id")
 
 // claimStatement says who gets a row, and what is returned of that. For one worker the rows that were picked are an InitPlan of
 // their own; who goes by the place of a row asks for a CTE.
-func claimStatement(name, id, more string) string {
+func claimStatement(name, id, lease, more string) string {
 	picked := `ARRAY(
        SELECT ctid FROM (
            SELECT ctid FROM mini_asynq.jobs
@@ -106,7 +108,7 @@ func claimStatement(name, id, more string) string {
 UPDATE mini_asynq.jobs
    SET status = 'running', attempt = attempt + 1, version = version + 1, fence = nextval('mini_asynq.fence'),
        locked_by = ` + name + `, worker_id = ` + id + `,
-       locked_at = clock_timestamp(), lease_expires_at = clock_timestamp() + $3::interval,
+       locked_at = clock_timestamp(), lease_expires_at = ` + lease + `,
        updated_at = clock_timestamp(), started_at = coalesce(started_at, clock_timestamp()),
        from_status = status, prev_event_xid = event_xid, event_xid = pg_current_xact_id(),
        cause = NULL, actor = NULL, comment = NULL
@@ -143,7 +145,7 @@ func (c Claim) queue(batch *pgx.Batch) {
 			names[i], ids[i] = h.Name, h.ID
 		}
 		args[1] = names
-		batch.Queue(claimEachSQL, append(args, idArray(ids))...)
+		batch.Queue(claimEachSQL, append(args, idArray(ids), Overtime)...)
 	}
 	if c.Probe {
 		batch.Queue(probeSQL, c.Queue, c.Kinds)
@@ -189,6 +191,9 @@ func (c Claim) read(results pgx.BatchResults, sentAt time.Time) ([]*Claimed, err
 		}
 		if timeout != nil {
 			j.Timeout = *timeout
+			if len(c.Each) > 0 {
+				j.LeaseFor = min(j.LeaseFor, *timeout+Overtime)
+			}
 		}
 		claimed = append(claimed, j)
 	}

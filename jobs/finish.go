@@ -92,7 +92,7 @@ WITH outcome AS (
     SELECT j.*, o.how, o.result, o.failure, o.delay, o.final, o.why, clock.ended
       FROM clock CROSS JOIN outcome o
       JOIN mini_asynq.jobs j ON j.id = o.job_id AND j.fence = o.stated AND j.locked_by IS NOT NULL
-     WHERE o.how <> 'lease_expired' OR j.lease_expires_at <= clock.ended
+     WHERE o.how <> 'lease_expired' AND o.why IS DISTINCT FROM 'reaper' OR j.lease_expires_at <= clock.ended
      ORDER BY j.id
        FOR UPDATE OF j SKIP LOCKED
 ), verdict AS MATERIALIZED (

@@ -122,7 +122,7 @@ const MaxProgressText = 256
 // Expired is a running job whose lease has run out.
 type Expired struct {
 	*Job
-	TimedOut bool // because its attempt had run into its timeout, and not for want of a sign of life
+	TimedOut bool // of a remote worker, whose lease is never longer than its attempt may take: that is over
 }
 
 // ExpiredLeases returns up to limit running jobs whose lease has run out, the oldest first; index jobs_lease. It locks
@@ -132,7 +132,7 @@ type Expired struct {
 func ExpiredLeases(ctx context.Context, db DB, limit int, timeout time.Duration) ([]Expired, error) {
 	rows, err := db.Query(ctx, `
 		SELECT id, queue, kind, attempt, attempt_base, attempt_limit, lease_losses, fence, locked_by,
-		       lease_expires_at >= locked_at + coalesce(timeout, $2) + $3
+		       worker_id IS NOT NULL AND lease_expires_at >= locked_at + coalesce(timeout, $2) + $3
 		  FROM mini_asynq.jobs
 		 WHERE status = 'running' AND lease_expires_at <= (SELECT clock_timestamp())
 		 ORDER BY lease_expires_at LIMIT $1`, limit, timeout, Overtime)

@@ -70,6 +70,17 @@ func ExpireLease(j *Job, failure *Failure, delay time.Duration) Outcome {
 	return out
 }
 
+// byReaper is the cause of an outcome that lands only if the lease has run out.
+const byReaper = "reaper"
+
+// ExpireAttempt is the reaper's outcome of an attempt at a remote worker that has run into its timeout. Like ExpireLease it
+// lands only if the lease has really run out.
+func ExpireAttempt(j *Job, failure *Failure, delay time.Duration) Outcome {
+	out := TimeOut(j, failure, delay)
+	out.Cause = byReaper
+	return out
+}
+
 // CancelByWorker is the outcome of a handler that says that the job is not wanted any more.
 func CancelByWorker(j *Job, failure *Failure) Outcome {
 	out := Fail(j, failure, 0)

@@ -147,6 +147,7 @@ func RemoveWorker(ctx context.Context, db DB, id uuid.UUID) error {
 	return giveBack(ctx, db, held)
 }
 
+// giveBack releases leases. One whose row somebody else has locked at this moment runs out instead.
 func giveBack(ctx context.Context, db DB, held []*Job) error {
 	if len(held) == 0 {
 		return nil
@@ -160,9 +161,9 @@ func giveBack(ctx context.Context, db DB, held []*Job) error {
 }
 
 // Heartbeat is a sign of life of a worker that names the leases it holds. The fences of leases that it left out are kept; those
-// that it left out the last time, too, are given back: it never heard of them, or has lost them. Index jobs_worker.
-// ErrNotFound if there is no such worker.
-func Heartbeat(ctx context.Context, db DB, id uuid.UUID, leases []Lease, busy int) (Worker, error) {
+// that it left out the last time, too, are given back: it never heard of them, or has lost them. Leases younger than young do
+// not count: the answer to their claim may be on its way. Index jobs_worker. ErrNotFound if there is no such worker.
+func Heartbeat(ctx context.Context, db DB, id uuid.UUID, leases []Lease, busy int, young time.Duration) (Worker, error) {
 	_, fences := leaseArrays(leases)
 	rows, err := db.Query(ctx, `
 		WITH before AS (
@@ -170,6 +171,7 @@ func Heartbeat(ctx context.Context, db DB, id uuid.UUID, leases []Lease, busy in
 		), missing AS (
 		    SELECT coalesce(array_agg(fence), '{}') AS fences FROM mini_asynq.jobs
 		     WHERE worker_id = $1 AND locked_by IS NOT NULL AND fence <> ALL ($2::bigint[])
+		       AND locked_at < clock_timestamp() - $4::interval
 		)
 		UPDATE mini_asynq.workers
 		   SET last_seen_at = clock_timestamp(), busy = $3, left_out = missing.fences,
@@ -177,7 +179,7 @@ func Heartbeat(ctx context.Context, db DB, id uuid.UUID, leases []Lease, busy in
 		  FROM before, missing
 		 WHERE id = $1
 		RETURNING `+workerColumns+`,
-		       ARRAY(SELECT unnest(missing.fences) INTERSECT SELECT unnest(before.left_out))`, id, fences, busy)
+		       ARRAY(SELECT unnest(missing.fences) INTERSECT SELECT unnest(before.left_out))`, id, fences, busy, young)
 	if err != nil {
 		return Worker{}, fmt.Errorf("heartbeat of a worker: %w", err)
 	}
@@ -222,7 +224,10 @@ func SeeWorkers(ctx context.Context, db DB, ids []uuid.UUID) (asked map[uuid.UUI
 		    RETURNING id, asked
 		), gone AS (
 		    UPDATE mini_asynq.workers SET state = 'offline'
-		     WHERE state <> 'offline' AND last_seen_at < clock_timestamp() - $2::interval AND id <> ALL ($1::uuid[])
+		     WHERE id IN (
+		           SELECT id FROM mini_asynq.workers
+		            WHERE state <> 'offline' AND last_seen_at < clock_timestamp() - $2::interval AND id <> ALL ($1::uuid[])
+		            ORDER BY id FOR UPDATE SKIP LOCKED) -- another node may be saying that they are there
 		    RETURNING id
 		)
 		SELECT id, coalesce(asked, ''), true FROM seen
@@ -275,11 +280,11 @@ func LookAtClaims(ctx context.Context, db DB, leases []Lease) ([]Ended, error) {
 		    SELECT * FROM unnest($1::uuid[], $2::bigint[]) WITH ORDINALITY AS a(job_id, stated, place)
 		), found AS (
 		    SELECT a.place, a.stated, j.id, j.queue, j.kind, j.status, j.attempt, j.attempt_base, j.attempt_limit, j.fence,
-		           j.locked_by, j.from_status, j.snoozes, j.attempts
+		           j.locked_by, j.from_status, j.attempts
 		      FROM asked a JOIN mini_asynq.jobs j ON j.id = a.job_id
 		     UNION ALL
 		    SELECT a.place, a.stated, j.id, j.queue, j.kind, j.status, j.attempt, j.attempt_base, j.attempt_limit, j.fence,
-		           j.locked_by, j.from_status, j.snoozes, j.attempts
+		           j.locked_by, j.from_status, j.attempts
 		      FROM asked a JOIN mini_asynq.jobs_finished j ON j.id = a.job_id
 		)
 		SELECT place, id, queue, kind, status::text, attempt, attempt_base, attempt_limit, fence,

@@ -45,7 +45,10 @@ func TestX2OutcomeAfterTheLeaseHasRunOutCounts(t *testing.T) {
 func TestLeaseEndsWithItsAttempt(t *testing.T) {
 	f := setup(t)
 	f.enqueue(jobs.Params{Queue: "q", Timeout: time.Second}, jobs.Params{Queue: "q"})
-	for _, job := range f.claim("q", 2) {
+	for _, job := range f.claimRemote(f.register("w"), "q", 2) {
+		if job.Timeout > 0 {
+			require.Equal(t, job.Timeout+jobs.Overtime, job.LeaseFor)
+		}
 		// It was claimed an hour ago.
 		_, err := f.Exec(t.Context(), `UPDATE mini_asynq.jobs SET locked_at = locked_at - interval '1 hour' WHERE id = $1`, job.ID)
 		require.NoError(t, err)
@@ -62,6 +65,29 @@ func TestLeaseEndsWithItsAttempt(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, expired, 1)
 	require.True(t, expired[0].TimedOut)
+
+	// The reaper's word counts only if the lease has run out by then.
+	_, err = jobs.Extend(t.Context(), f, []jobs.Lease{{JobID: expired[0].ID, Fence: expired[0].Fence}}, time.Minute, 0)
+	require.NoError(t, err)
+	expire := jobs.ExpireAttempt(expired[0].Job, failure(), time.Hour)
+	require.False(t, f.finish(expire)[0].Landed)
+	_, err = f.Exec(t.Context(), `UPDATE mini_asynq.jobs SET lease_expires_at = clock_timestamp() WHERE id = $1`, expired[0].ID)
+	require.NoError(t, err)
+	require.True(t, f.finish(expire)[0].Landed)
+	require.Equal(t, "timed_out", f.attempts(expired[0].ID)[0].Status)
+}
+
+// TestLostNodeIsNoTimeout: however short the timeout of its job is, a node that dies has lost a lease.
+func TestLostNodeIsNoTimeout(t *testing.T) {
+	f := setup(t)
+	f.enqueue(jobs.Params{Queue: "q", Timeout: time.Second})
+	f.claim("q", 1)
+	_, err := f.Exec(t.Context(), `UPDATE mini_asynq.jobs SET locked_at = locked_at - interval '1 hour', lease_expires_at = clock_timestamp()`)
+	require.NoError(t, err)
+	expired, err := jobs.ExpiredLeases(t.Context(), f, 10, time.Hour)
+	require.NoError(t, err)
+	require.Len(t, expired, 1)
+	require.False(t, expired[0].TimedOut)
 }
 
 func TestWorkerFallsSilentAndComesBack(t *testing.T) {
@@ -95,7 +121,7 @@ func TestWorkerFallsSilentAndComesBack(t *testing.T) {
 	silent()
 	_, _, err = jobs.SeeWorkers(t.Context(), f, nil)
 	require.NoError(t, err)
-	beaten, err := jobs.Heartbeat(t.Context(), f, w.ID, nil, 0)
+	beaten, err := jobs.Heartbeat(t.Context(), f, w.ID, nil, 0, 0)
 	require.NoError(t, err)
 	require.Equal(t, jobs.WorkerDraining, beaten.State)
 	rows, err := f.Query(t.Context(), `SELECT type::text FROM mini_asynq.events WHERE worker = 'w' ORDER BY id, place`)
@@ -110,7 +136,7 @@ func TestWorkerFallsSilentAndComesBack(t *testing.T) {
 	require.EqualValues(t, 1, n)
 	_, err = jobs.GetWorker(t.Context(), f, w.ID)
 	require.ErrorIs(t, err, jobs.ErrNotFound)
-	_, err = jobs.Heartbeat(t.Context(), f, w.ID, nil, 0)
+	_, err = jobs.Heartbeat(t.Context(), f, w.ID, nil, 0, 0)
 	require.ErrorIs(t, err, jobs.ErrNotFound)
 }
 

@@ -26,7 +26,7 @@ CREATE TABLE mini_asynq.workers (
 CREATE INDEX jobs_worker ON mini_asynq.jobs (worker_id) WHERE worker_id IS NOT NULL;
 
 -- +goose StatementBegin
--- After INSERT, UPDATE or DELETE on workers: comings and goings are events.
+-- After INSERT, DELETE or a change of state on workers: comings and goings are events.
 CREATE FUNCTION mini_asynq.workers_changed() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path = pg_catalog, mini_asynq, pg_temp
@@ -40,9 +40,7 @@ BEGIN
         code := CASE WHEN OLD.state <> 'offline' THEN 128 END; -- that it is away was told before
     ELSE
         w := NEW;
-        IF TG_OP = 'INSERT' OR NEW.state <> OLD.state THEN
-            code := CASE NEW.state WHEN 'online' THEN 126 WHEN 'draining' THEN 127 ELSE 128 END;
-        END IF;
+        code := CASE NEW.state WHEN 'online' THEN 126 WHEN 'draining' THEN 127 ELSE 128 END;
     END IF;
     IF code IS NOT NULL THEN
         PERFORM mini_asynq.note(code, NULL, w.name, nullif(current_setting('mini_asynq.actor', true), ''),
@@ -54,8 +52,10 @@ END
 $$;
 -- +goose StatementEnd
 
-CREATE TRIGGER workers_changed AFTER INSERT OR UPDATE OR DELETE ON mini_asynq.workers
+CREATE TRIGGER workers_came_or_went AFTER INSERT OR DELETE ON mini_asynq.workers
     FOR EACH ROW EXECUTE FUNCTION mini_asynq.workers_changed();
+CREATE TRIGGER workers_changed AFTER UPDATE ON mini_asynq.workers
+    FOR EACH ROW WHEN (OLD.state IS DISTINCT FROM NEW.state) EXECUTE FUNCTION mini_asynq.workers_changed();
 
 -- +goose Down
 DROP TABLE mini_asynq.workers;
