@@ -315,22 +315,16 @@ func fenceOf(v value) int64 {
 	return int64(n)
 }
 
-// leniently reads progress inside a heartbeat: it is cut to what can be stored, because one that is refused would take all
-// leases with it.
+// leniently reads progress inside a heartbeat: what cannot be read or stored of it is left out or cut, because a refusal would
+// take all leases with it.
 func leniently(v value) *progressStated {
-	if v.isNull() {
+	var stated struct{ Percent, Message json.RawMessage }
+	if v.isNull() || json.Unmarshal(v.raw, &stated) != nil {
 		return nil
 	}
 	var p progressStated
-	v.object(func(key string, v value) bool {
-		switch key {
-		case "percent":
-			p.percent, _ = strconv.ParseFloat(string(v.raw), 64) // 0 if it is none; the domain keeps it within 0 to 100
-		case "message":
-			_ = json.Unmarshal(v.raw, &p.message) // "" if it is none; the domain cleans and cuts it
-		}
-		return true
-	})
+	p.percent, _ = strconv.ParseFloat(string(stated.Percent), 64) // 0 if it is none; the domain keeps it within 0 to 100
+	_ = json.Unmarshal(stated.Message, &p.message)                // "" if it is none; the domain cleans and cuts it
 	return &p
 }
 
@@ -402,7 +396,9 @@ func (s *Server) beat(c *gin.Context) error {
 			answer.Leases[i] = heldBody{JobID: l.JobID, Fence: l.Fence}
 			switch {
 			case e.Busy:
-				// Somebody has the row locked at this moment: nothing was moved, and nothing is lost. Neither is said.
+				// Somebody has the row locked at this moment: nothing was moved, and nothing is lost. Neither is said, and
+				// nothing is written that would wait for the lock.
+				continue
 			case !e.Held || e.Remaining <= 0:
 				answer.Leases[i].Lost = true
 				continue

@@ -213,6 +213,26 @@ func TestX4AnyTextOfAnErrorIsTaken(t *testing.T) {
 	}
 }
 
+// TestFenceOfAnotherJobIsNobodysFence: also beside the one that it is of, in one batch.
+func TestFenceOfAnotherJobIsNobodysFence(t *testing.T) {
+	t.Parallel()
+	d := setup(t)
+	worker := d.register(`{"name":"w1"}`)
+	id := d.enqueue(`{"queue":"mine"}`)
+	job := d.claimFor(worker, `{"wait":"20s"}`)[0]
+	other := d.enqueue(`{"queue":"other"}`)
+	for range 2 {
+		var items []string
+		for _, of := range []string{id, other, "0195b3c0-8f1e-7c3a-9d2b-5f6a7b8c9d0e"} {
+			items = append(items, fmt.Sprintf(`{"job_id":%q,"fence":%d,"outcome":"complete"}`, of, job.Fence))
+		}
+		results := d.post(worker+"/outcomes", `{"outcomes":[`+strings.Join(items, ",")+`]}`).is(http.StatusOK).object()["results"].([]any)
+		require.Equal(t, "completed", results[0].(map[string]any)["status"])
+		require.Equal(t, "lease_lost", results[1].(map[string]any)["problem"].(map[string]any)["code"])
+		require.Equal(t, "not_found", results[2].(map[string]any)["problem"].(map[string]any)["code"])
+	}
+}
+
 func TestFailureGoesOnAsTheWorkerSays(t *testing.T) {
 	t.Parallel()
 	d := setup(t)
@@ -308,6 +328,7 @@ func TestProgressNeverCostsTheLeases(t *testing.T) {
 	id := d.enqueue(`{"queue":"progress"}`)
 	job := d.claimFor(worker, `{"wait":"20s"}`)[0]
 	for _, progress := range []string{
+		`5`, `[]`, `{"percent":1,"percent":2}`,
 		`{"percent":500,"message":"a\u0000b"}`, `{"percent":"half"}`, `{"message":"` + strings.Repeat("x", 5000) + `"}`, `{"colour":1}`,
 		`{"message":"\ud800"}`, `{"percent":1e999}`,
 	} {

@@ -67,20 +67,33 @@ type Holder struct {
 // Plan trap, measured: left to itself PostgreSQL guesses the limits and joins by hash, or reads all running rows with
 // their dead index entries to end a few: 3k to 18k jobs a second instead of 70k. Pools that carry turns therefore open
 // their connections with PlanSettings.
-var claimSQL = claimStatement("$2", "NULL", "clock_timestamp() + $3::interval", "")
+var claimSQL = claimStatement(claimForOne)
 
 // claimEachSQL is claimSQL for several remote workers: $2 are the names, and $13 the registrations, of those that get the first
 // job, the second, and so on. What is one round trip for all is one statement, too: a claim for each would cost them each
 // what a turn costs (measured: 740 instead of thousands of jobs a second with 64 workers that claim one at a time).
-var claimEachSQL = claimStatement("($2::text[])[array_position((SELECT tids FROM picked), jobs.ctid)]",
-	"($13::uuid[])[array_position((SELECT tids FROM picked), jobs.ctid)]",
-	// Not for longer than the attempt may take, as in Extend; least passes over null.
-	"least(clock_timestamp() + $3::interval, clock_timestamp() + timeout + $14::interval)", ", worker_id")
+var claimEachSQL = claimStatement(claimForEach)
 
-// claimStatement says who gets a row, and what is returned of that. For one worker the rows that were picked are an InitPlan of
-// their own; who goes by the place of a row asks for a CTE.
-func claimStatement(name, id, lease, more string) string {
-	picked := `ARRAY(
+// claimParts is what differs between the two. For one worker the rows that were picked are an InitPlan; who goes by the place of
+// a row joins them with the workers: one TID probe for each.
+type claimParts struct{ with, name, id, lease, from, picked, returning string }
+
+var (
+	claimForOne = claimParts{
+		name: "$2", id: "NULL", lease: "clock_timestamp() + $3::interval", picked: "ctid = ANY (" + claimPick + ")",
+	}
+	claimForEach = claimParts{
+		with: `WITH slot AS MATERIALIZED (
+    SELECT * FROM unnest(` + claimPick + `, $2::text[], $13::uuid[]) AS s(tid, holder, holder_id)
+)`,
+		name: "slot.holder", id: "slot.holder_id",
+		// Not for longer than the attempt may take, as in Extend; least passes over null.
+		lease: "least(clock_timestamp() + $3::interval, clock_timestamp() + timeout + $14::interval)",
+		from:  "FROM slot", picked: "jobs.ctid = slot.tid", returning: ", worker_id",
+	}
+)
+
+const claimPick = `ARRAY(
        SELECT ctid FROM (
            SELECT ctid FROM mini_asynq.jobs
             WHERE queue = $1 AND priority = 'high' AND status = 'pending' AND attempt < attempt_limit AND (run_at, id) >= ($4, $5)
@@ -99,25 +112,24 @@ func claimStatement(name, id, lease, more string) string {
               AND ($10::text[] IS NULL OR kind = ANY ($10))
             ORDER BY run_at, id LIMIT $11 FOR UPDATE SKIP LOCKED) low
        LIMIT $11)`
-	with := ""
-	if more != "" {
-		// The cast makes an array of it: without one, ANY would read it as rows.
-		with, picked = "WITH picked AS MATERIALIZED (SELECT "+picked+" AS tids)", "(SELECT tids FROM picked)::tid[]"
-	}
-	return with + `
+
+func claimStatement(p claimParts) string {
+	return p.with + `
 UPDATE mini_asynq.jobs
    SET status = 'running', attempt = attempt + 1, version = version + 1, fence = nextval('mini_asynq.fence'),
-       locked_by = ` + name + `, worker_id = ` + id + `,
-       locked_at = clock_timestamp(), lease_expires_at = ` + lease + `,
+       locked_by = ` + p.name + `, worker_id = ` + p.id + `,
+       locked_at = clock_timestamp(), lease_expires_at = ` + p.lease + `,
        updated_at = clock_timestamp(), started_at = coalesce(started_at, clock_timestamp()),
        from_status = status, prev_event_xid = event_xid, event_xid = pg_current_xact_id(),
        cause = NULL, actor = NULL, comment = NULL
+ ` + p.from + `
  WHERE (SELECT CASE WHEN NOT EXISTS (SELECT FROM mini_asynq.fence_is_whole) THEN mini_asynq.refuse_claim()
                     WHEN EXISTS (SELECT FROM mini_asynq.queues WHERE name = $1 AND paused) THEN false
                     WHEN $12 THEN set_config('synchronous_commit', 'off', true) = 'off' ELSE true END)
-   AND ctid = ANY (` + picked + `)
+   AND ` + p.picked + `
 RETURNING id, kind, payload, priority::text, attempt, attempt_base, attempt_limit, lease_losses, snoozes, version, fence,
-          timeout, run_at, created_at, locked_at, tags, metadata, coalesce(traceparent, ''), max_retries` + more
+          timeout, run_at, created_at, locked_at, tags, metadata, coalesce(traceparent, ''), max_retries` + p.returning + `
+`
 }
 
 // PlanSettings are the session settings under which the statements of a Turn have the only plans that are right for

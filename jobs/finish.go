@@ -183,7 +183,7 @@ func queueCompleted(batch *pgx.Batch, outcomes []Outcome, places []int) {
 }
 
 func readCompleted(answers pgx.BatchResults, outcomes []Outcome, places []int, verdicts []Verdict) error {
-	return readLanded(answers, outcomes, places, func(i int, landed bool) {
+	return readLanded(answers, outcomes, places, verdicts, func(i int, landed bool) {
 		if landed {
 			verdicts[i] = Verdict{Landed: true, Status: Completed}
 		}
@@ -202,7 +202,7 @@ func queueFailed(batch *pgx.Batch, outcomes []Outcome, places []int) {
 }
 
 func readFailed(answers pgx.BatchResults, outcomes []Outcome, places []int, verdicts []Verdict) error {
-	return readLanded(answers, outcomes, places, func(i int, landed bool) {
+	return readLanded(answers, outcomes, places, verdicts, func(i int, landed bool) {
 		if landed {
 			verdicts[i] = Verdict{Landed: true, Status: Retrying, DueIn: outcomes[i].Delay}
 		} else {
@@ -211,22 +211,38 @@ func readFailed(answers pgx.BatchResults, outcomes []Outcome, places []int, verd
 	})
 }
 
-// readLanded reads the fences of the outcomes that landed: a fence is given out once.
-func readLanded(answers pgx.BatchResults, outcomes []Outcome, places []int, tell func(place int, landed bool)) error {
+// readLanded reads the fences of the outcomes that landed: a fence is given out once. Where the outcomes of a turn state one
+// fence for several jobs, the answer does not say which of them it was of: those are undecided.
+func readLanded(answers pgx.BatchResults, outcomes []Outcome, places []int, verdicts []Verdict, tell func(place int, landed bool)) error {
 	var fences []int64
 	if err := answers.QueryRow().Scan(&fences); err != nil {
 		return err
 	}
-	var some map[int64]struct{} // nil: all of them
-	if len(fences) < len(places) {
-		some = make(map[int64]struct{}, len(fences))
-		for _, f := range fences {
-			some[f] = struct{}{}
+	if len(fences) == len(places) {
+		for _, i := range places {
+			tell(i, true)
 		}
+		return nil
+	}
+	landed := make(map[int64]struct{}, len(fences))
+	for _, f := range fences {
+		landed[f] = struct{}{}
+	}
+	jobOf, torn := make(map[int64]uuid.UUID, len(places)), make(map[int64]struct{})
+	for _, i := range places {
+		o := &outcomes[i]
+		if id, ok := jobOf[o.Fence]; ok && id != o.JobID {
+			torn[o.Fence] = struct{}{}
+		}
+		jobOf[o.Fence] = o.JobID
 	}
 	for _, i := range places {
-		_, ok := some[outcomes[i].Fence]
-		tell(i, ok || some == nil)
+		if _, ok := torn[outcomes[i].Fence]; ok {
+			verdicts[i] = Verdict{Undecided: true}
+			continue
+		}
+		_, ok := landed[outcomes[i].Fence]
+		tell(i, ok)
 	}
 	return nil
 }

@@ -178,7 +178,7 @@ func (s *server) metric(name string) int {
 // BenchmarkRemoteWork drains a backlog over HTTP: workers that claim and complete a hundred at a time, and one at a time.
 func BenchmarkRemoteWork(b *testing.B) {
 	for name, shape := range map[string]struct{ workers, most, jobs int }{
-		"Batches": {4, 100, 50_000}, "Singles": {64, 1, 20_000},
+		"Batches": {16, 100, 50_000}, "Singles": {256, 1, 20_000},
 	} {
 		b.Run(name, func(b *testing.B) {
 			n := benchJobs(b, shape.jobs)
