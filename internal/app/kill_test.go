@@ -169,7 +169,12 @@ func TestPausedNodesLateOutcomeIsRefused(t *testing.T) {
 	})
 	_, after := second.call(http.MethodGet, "/api/v1/jobs/"+id, "")
 	require.Equal(t, done, after)
-	_, attempts := second.call(http.MethodGet, "/api/v1/jobs/"+id+"/attempts", "")
+	var attempts map[string]any
+	pgtest.Eventually(t, 20*time.Second, "the second node has read the stream's state: lists say where they stand", func() (ok bool) {
+		var status int
+		status, attempts = second.call(http.MethodGet, "/api/v1/jobs/"+id+"/attempts", "")
+		return status == http.StatusOK
+	})
 	require.Len(t, attempts["data"], 2, "%v", attempts)
 }
 
