@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -50,10 +51,13 @@ type Worker struct {
 
 const workerColumns = `id, name, state, queues, kinds, slots, busy, coalesce(version, ''), labels, coalesce(asked, ''), registered_at, last_seen_at`
 
-func scanWorker(row pgx.CollectableRow) (w Worker, err error) {
-	return w, row.Scan(&w.ID, &w.Name, &w.State, &w.Queues, &w.Kinds, &w.Slots, &w.Busy, &w.Version, &w.Labels, &w.Asked,
-		&w.RegisteredAt, &w.LastSeenAt)
+// dest collects the destinations for workerColumns.
+func (w *Worker) dest() []any {
+	return []any{&w.ID, &w.Name, &w.State, &w.Queues, &w.Kinds, &w.Slots, &w.Busy, &w.Version, &w.Labels, &w.Asked,
+		&w.RegisteredAt, &w.LastSeenAt}
 }
+
+func scanWorker(row pgx.CollectableRow) (w Worker, err error) { return w, row.Scan(w.dest()...) }
 
 func oneWorker(ctx context.Context, db DB, doing, sql string, args ...any) (Worker, error) {
 	rows, err := db.Query(ctx, sql, args...)
@@ -185,8 +189,7 @@ func Heartbeat(ctx context.Context, db DB, id uuid.UUID, leases []Lease, busy in
 	}
 	var lost []int64
 	w, err := pgx.CollectExactlyOneRow(rows, func(row pgx.CollectableRow) (w Worker, err error) {
-		return w, row.Scan(&w.ID, &w.Name, &w.State, &w.Queues, &w.Kinds, &w.Slots, &w.Busy, &w.Version, &w.Labels, &w.Asked,
-			&w.RegisteredAt, &w.LastSeenAt, &lost)
+		return w, row.Scan(append(w.dest(), &lost)...)
 	})
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
@@ -200,15 +203,8 @@ func Heartbeat(ctx context.Context, db DB, id uuid.UUID, leases []Lease, busy in
 	if err != nil {
 		return Worker{}, err
 	}
-	given := held[:0]
-	for _, j := range held {
-		for _, fence := range lost {
-			if j.Fence == fence {
-				given = append(given, j)
-			}
-		}
-	}
-	return w, giveBack(ctx, db, given)
+	held = slices.DeleteFunc(held, func(j *Job) bool { return !slices.Contains(lost, j.Fence) })
+	return w, giveBack(ctx, db, held)
 }
 
 // SeeWorkers notes that workers are there: this node heard of them. In the same statement those that nobody heard of for
