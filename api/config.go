@@ -74,7 +74,7 @@ func (c Config) withDefaults() Config {
 		c.IdempotencyTTL = 24 * time.Hour
 	}
 	if c.Timeout == 0 {
-		c.Timeout = 30 * time.Minute
+		c.Timeout = jobs.DefaultTimeout
 	}
 	if c.Deadline == 0 {
 		c.Deadline = 10 * time.Second

@@ -34,7 +34,7 @@ func (c Config) withDefaults() Config {
 		c.Lease = 30 * time.Second
 	}
 	if c.Timeout == 0 {
-		c.Timeout = 30 * time.Minute
+		c.Timeout = jobs.DefaultTimeout
 	}
 	if c.Leads == nil {
 		c.Leads = func() bool { return true }

@@ -32,6 +32,9 @@ func leaseArrays(leases []Lease) (ids []uuid.UUID, fences []int64) {
 	return ids, fences
 }
 
+// DefaultTimeout bounds an attempt where neither the job nor the node says how long it may take.
+const DefaultTimeout = 30 * time.Minute
+
 // Overtime is how long after its timeout an attempt may still say how it ended.
 const Overtime = 5 * time.Second
 

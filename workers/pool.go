@@ -30,7 +30,7 @@ func (c PoolConfig) withDefaults() PoolConfig {
 		c.Slots = 5
 	}
 	if c.Timeout == 0 {
-		c.Timeout = 30 * time.Minute
+		c.Timeout = jobs.DefaultTimeout
 	}
 	return c
 }
