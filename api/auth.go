@@ -35,6 +35,7 @@ type Principal struct {
 	Role      string // admin, operator, viewer; "" is none
 	Local     bool   // the call came from this machine, passed on by nobody
 	scopes    []Scope
+	queues    []string // the only ones that exist for this caller; nil: all
 	anonymous bool
 }
 
@@ -42,6 +43,12 @@ type Principal struct {
 func (p Principal) Allows(scope Scope) bool {
 	return slices.Contains(p.scopes, scope) || slices.Contains(p.scopes, ScopeAdmin)
 }
+
+// Sees tells whether a queue, and what is in it, exists for the caller.
+func (p Principal) Sees(queue string) bool { return p.queues == nil || slices.Contains(p.queues, queue) }
+
+// Queues lists the only queues that exist for the caller; nil: all.
+func (p Principal) Queues() []string { return slices.Clone(p.queues) }
 
 // Scopes lists what the caller has.
 func (p Principal) Scopes() []Scope { return slices.Clone(p.scopes) }

@@ -37,6 +37,8 @@ var builtin = func() codebook {
 		126: {event: "worker.online"},
 		127: {event: "worker.draining"},
 		128: {event: "worker.offline"},
+		129: {event: "key.created"},
+		130: {event: "key.revoked"},
 	}
 	for _, s := range jobs.Steps() {
 		book[s.Code] = meaning{s.Event, s.From, s.To}

@@ -10,12 +10,6 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Act is who acts on a job by hand, and why.
-type Act struct {
-	Actor  string // "basic:admin", "sql:alice" ...; goes into the event
-	Reason string // a person's words; goes into the event
-}
-
 // CancelJob stops a job that is not wanted any more. A waiting job is cancelled at once and never starts. A running one is
 // asked to stop: the request is a column, so that no lost message can lose it; requested is true then, and the job ends
 // cancelled unless its handler succeeds. A job that is cancelled already stays as it is.

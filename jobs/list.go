@@ -93,6 +93,7 @@ func Attempts(ctx context.Context, db DB, id uuid.UUID, after, limit int) ([]Att
 // Filter selects jobs. Fields are ANDed, the values of one are ORed; an empty field selects all. Names of queues and
 // kinds may end in *.
 type Filter struct {
+	Within         []string // only jobs of these queues exist; nil: of all
 	Statuses       []Status
 	Queues         []string
 	Kinds          []string
@@ -266,6 +267,9 @@ func (q *listQuery) clause() string {
 
 func newListQuery(f Filter) *listQuery {
 	q := &listQuery{}
+	if f.Within != nil {
+		q.where("queue = ANY (%s::text[])", f.Within)
+	}
 	if len(f.Statuses) > 0 {
 		q.where("status = ANY (%s::text[]::mini_asynq.job_status[])", texts(f.Statuses))
 	}
