@@ -45,7 +45,9 @@ func (p Principal) Allows(scope Scope) bool {
 }
 
 // Sees tells whether a queue, and what is in it, exists for the caller.
-func (p Principal) Sees(queue string) bool { return p.queues == nil || slices.Contains(p.queues, queue) }
+func (p Principal) Sees(queue string) bool {
+	return p.queues == nil || slices.Contains(p.queues, queue)
+}
 
 // Queues lists the only queues that exist for the caller; nil: all.
 func (p Principal) Queues() []string { return slices.Clone(p.queues) }
