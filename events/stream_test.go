@@ -119,7 +119,7 @@ func TestEventsAreWellFormed(t *testing.T) {
 	require.NoError(t, jobs.SetProgress(t.Context(), pool, jobs.Lease{JobID: job.ID, Fence: job.Fence}, 50, "half", 0))
 	_, err = jobs.Finish(t.Context(), pool, []jobs.Outcome{jobs.Fail(job, jobs.NewFailure("k", "T", `m "quoted"`, "s"), 0)})
 	require.NoError(t, err)
-	_, err = jobs.PauseQueue(t.Context(), pool, "q", jobs.Pause{Reason: "why", For: time.Hour, Actor: "me"})
+	_, err = jobs.PauseQueue(t.Context(), pool, "q", jobs.Pause{For: time.Hour}, jobs.Act{Actor: "me", Reason: "why"})
 	require.NoError(t, err)
 	pgtest.Eventually(t, 5*time.Second, "all events are published", func() bool { return len(f.events()) == 6 })
 	var types []string

@@ -29,7 +29,7 @@ func CancelJob(ctx context.Context, db DB, id uuid.UUID, act Act) (job *Job, req
 			if job.Status != Cancelled {
 				return &TransitionError{ID: id, Status: job.Status, Action: ActionCancel}
 			}
-			return nil
+			return act.recordStep(ctx, tx, "job.cancel", job.Status, job)
 		case status == Running:
 			requested = true
 			_, err = tx.Exec(ctx, `
@@ -44,8 +44,10 @@ func CancelJob(ctx context.Context, db DB, id uuid.UUID, act Act) (job *Job, req
 		if err != nil {
 			return err
 		}
-		job, err = get(ctx, tx, id)
-		return err
+		if job, err = get(ctx, tx, id); err != nil {
+			return err
+		}
+		return act.recordStep(ctx, tx, "job.cancel", status, job)
 	})
 	return job, requested, err
 }
@@ -88,6 +90,7 @@ func again(ctx context.Context, db DB, id uuid.UUID, action Action, delay time.D
 			if err := redrive(ctx, tx, id, delay, act); err != nil {
 				return err
 			}
+			status = Dead
 		case status == "":
 			finished, err := getFinished(ctx, tx, id)
 			if err != nil {
@@ -101,10 +104,26 @@ func again(ctx context.Context, db DB, id uuid.UUID, action Action, delay time.D
 		default:
 			return &TransitionError{ID: id, Status: status, Action: action}
 		}
-		job, err = get(ctx, tx, id)
-		return err
+		if job, err = get(ctx, tx, id); err != nil {
+			return err
+		}
+		return act.recordStep(ctx, tx, "job."+string(action), status, job)
 	})
 	return job, err
+}
+
+// recordStep writes what an action did to a job's status into the audit log.
+func (a Act) recordStep(ctx context.Context, tx pgx.Tx, action string, before Status, after *Job) error {
+	type step struct {
+		Status          Status    `json:"status"`
+		RunAt           time.Time `json:"run_at,omitzero"`
+		CancelRequested bool      `json:"cancel_requested,omitempty"`
+	}
+	now := step{Status: after.Status, CancelRequested: !after.CancelRequestedAt.IsZero() && after.Status == Running}
+	if after.Status == Scheduled {
+		now.RunAt = after.RunAt
+	}
+	return a.Record(ctx, tx, Entry{Action: action, Target: after.ID.String(), Before: step{Status: before}, After: now})
 }
 
 // bringForward makes a job whose row the transaction holds pending, or with a delay scheduled.
@@ -162,15 +181,20 @@ func DeleteJob(ctx context.Context, db DB, id uuid.UUID, act Act) error {
 			return &TransitionError{ID: id, Status: status, Action: ActionDelete}
 		}
 		// An earlier move in the caller's transaction must not hide this event.
-		if _, err := tx.Exec(ctx, `SELECT set_config('mini_asynq.actor', $1, true), set_config('mini_asynq.comment', $2, true),
-			set_config('mini_asynq.moving', 'off', true)`, act.Actor, Storable(act.Reason, 1024)); err != nil {
+		if _, err := tx.Exec(ctx, `SELECT set_config('mini_asynq.moving', 'off', true)`); err != nil {
+			return err
+		}
+		if err := act.say(ctx, tx); err != nil {
 			return err
 		}
 		tag, err := tx.Exec(ctx, `DELETE FROM mini_asynq.jobs_finished WHERE id = $1`, id)
 		if err == nil && tag.RowsAffected() == 0 {
 			err = ErrNotFound
 		}
-		return err
+		if err != nil {
+			return err
+		}
+		return act.Record(ctx, tx, Entry{Action: "job.delete", Target: id.String()})
 	})
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -69,4 +70,75 @@ func (a Act) say(ctx context.Context, tx pgx.Tx) error {
 	_, err := tx.Exec(ctx, `SELECT set_config('mini_asynq.actor', $1, true), set_config('mini_asynq.comment', $2, true)`,
 		a.Actor, Storable(a.Reason, 1024))
 	return err
+}
+
+// AuditRow is a line of the audit log.
+type AuditRow struct {
+	ID            int64
+	At            time.Time
+	Actor         string
+	KeyID         uuid.UUID // zero: no key
+	Address       string
+	Action        string
+	Target        string
+	Reason        string
+	Before, After json.RawMessage // nil: not said
+	RequestID     string
+}
+
+// AuditFilter selects lines of the audit log; an empty field selects all. Actor, Action and Target may end in *.
+type AuditFilter struct {
+	Actor, Action, Target string
+	After, Before         time.Time // at or after; before
+}
+
+// AuditLog returns lines of the audit log before the one with the id given (0: from the newest on), newest first, at most
+// limit. ErrTooBroad when that takes more than 3 s. Indexes: the primary key, audit_actor, audit_target.
+func AuditLog(ctx context.Context, db DB, f AuditFilter, before int64, limit int) ([]AuditRow, error) {
+	q := &listQuery{}
+	if before > 0 {
+		q.where("id < %s", before)
+	}
+	for _, c := range []struct{ column, value string }{{"actor", f.Actor}, {"action", f.Action}, {"target", f.Target}} {
+		if c.value != "" {
+			q.names(c.column, []string{c.value})
+		}
+	}
+	if !f.After.IsZero() {
+		q.where("at >= %s", f.After)
+	}
+	if !f.Before.IsZero() {
+		q.where("at < %s", f.Before)
+	}
+	q.args = append(q.args, limit)
+	ctx, cancel := context.WithTimeout(ctx, listTimeout)
+	defer cancel()
+	rows, err := db.Query(ctx, `
+		SELECT id, at, actor, coalesce(key_id, '00000000-0000-0000-0000-000000000000'), coalesce(address, ''), action,
+		       coalesce(target, ''), coalesce(reason, ''), before, after, coalesce(request_id, '')
+		  FROM mini_asynq.audit`+q.clause()+fmt.Sprintf(` ORDER BY id DESC LIMIT $%d`, len(q.args)), q.args...)
+	if err != nil {
+		return nil, listError("read the audit log", err)
+	}
+	found, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (AuditRow, error) {
+		var r AuditRow
+		err := row.Scan(&r.ID, &r.At, &r.Actor, &r.KeyID, &r.Address, &r.Action, &r.Target, &r.Reason, &r.Before, &r.After,
+			&r.RequestID)
+		return r, err
+	})
+	if err != nil {
+		return nil, listError("read the audit log", err)
+	}
+	return found, nil
+}
+
+// ForgetAudit deletes up to limit lines that are older than keep. Index audit_at.
+func ForgetAudit(ctx context.Context, db DB, keep time.Duration, limit int) (int64, error) {
+	tag, err := db.Exec(ctx, `
+		DELETE FROM mini_asynq.audit WHERE id IN (
+		    SELECT id FROM mini_asynq.audit WHERE at < clock_timestamp() - $1::interval ORDER BY at LIMIT $2)`, keep, limit)
+	if err != nil {
+		return 0, fmt.Errorf("forget old lines of the audit log: %w", err)
+	}
+	return tag.RowsAffected(), nil
 }

@@ -75,6 +75,7 @@ const (
 	stateLockNotAvailable = "55P03"
 	stateCheckViolation   = "23514"
 	stateUniqueViolation  = "23505"
+	stateForeignKey       = "23503"
 	stateSerialization    = "40001"
 	stateDeadlock         = "40P01"
 	stateQueryCancelled   = "57014"

@@ -22,12 +22,10 @@ type Queue struct {
 	Version     int64
 }
 
-// Pause is how long and why a queue is paused.
+// Pause is how long a queue is paused.
 type Pause struct {
-	Reason string
-	For    time.Duration // 0 and no Until: until somebody resumes it
-	Until  time.Time
-	Actor  string
+	For   time.Duration // 0 and no Until: until somebody resumes it
+	Until time.Time
 }
 
 const queueColumns = `name, paused, paused_at, paused_until, coalesce(pause_reason, ''), coalesce(actor, ''), created_at,
@@ -90,7 +88,7 @@ func AddQueues(ctx context.Context, db DB, names []string) error {
 // PauseQueue stops claims of a queue, on all nodes, until it is resumed. The row is made if it is new; a second pause
 // replaces reason and end. It returns when the pause is stored; ConfirmPause says when it holds.
 // An end that has passed already is a *ValidationError.
-func PauseQueue(ctx context.Context, db DB, name string, p Pause) (Queue, error) {
+func PauseQueue(ctx context.Context, db DB, name string, p Pause, act Act) (q Queue, err error) {
 	var until *time.Time
 	var span *time.Duration
 	if !p.Until.IsZero() {
@@ -99,23 +97,28 @@ func PauseQueue(ctx context.Context, db DB, name string, p Pause) (Queue, error)
 	if p.For > 0 {
 		span = &p.For
 	}
-	q, err := oneQueue(ctx, db, `
-		INSERT INTO mini_asynq.queues AS q (name, paused, paused_at, paused_until, pause_reason, actor)
-		SELECT $1, true, clock_timestamp(), coalesce($3::timestamptz, clock_timestamp() + $4::interval), nullif($2, ''),
-		       nullif($5, '')
-		 WHERE $3::timestamptz IS NULL OR $3 > clock_timestamp()
-		ON CONFLICT (name) DO UPDATE
-		   SET paused = true, paused_at = CASE WHEN q.paused THEN q.paused_at ELSE EXCLUDED.paused_at END,
-		       paused_until = EXCLUDED.paused_until, pause_reason = EXCLUDED.pause_reason, actor = EXCLUDED.actor,
-		       updated_at = clock_timestamp(), version = q.version + 1
-		RETURNING `+queueColumns, name, p.Reason, until, span, p.Actor)
-	if errors.Is(err, ErrNotFound) {
-		return Queue{}, &ValidationError{Faults: []Fault{{"/until", "out_of_range", "has passed already"}}}
-	}
-	if err != nil {
-		return Queue{}, fmt.Errorf("pause queue: %w", err)
-	}
-	return q, nil
+	err = inTx(ctx, db, "pause queue", func(tx pgx.Tx) error {
+		q, err = oneQueue(ctx, tx, `
+			INSERT INTO mini_asynq.queues AS q (name, paused, paused_at, paused_until, pause_reason, actor)
+			SELECT $1, true, clock_timestamp(), coalesce($3::timestamptz, clock_timestamp() + $4::interval), nullif($2, ''),
+			       nullif($5, '')
+			 WHERE $3::timestamptz IS NULL OR $3 > clock_timestamp()
+			ON CONFLICT (name) DO UPDATE
+			   SET paused = true, paused_at = CASE WHEN q.paused THEN q.paused_at ELSE EXCLUDED.paused_at END,
+			       paused_until = EXCLUDED.paused_until, pause_reason = EXCLUDED.pause_reason, actor = EXCLUDED.actor,
+			       updated_at = clock_timestamp(), version = q.version + 1
+			RETURNING `+queueColumns, name, act.Reason, until, span, act.Actor)
+		if errors.Is(err, ErrNotFound) {
+			return &ValidationError{Faults: []Fault{{"/until", "out_of_range", "has passed already"}}}
+		}
+		if err != nil {
+			return err
+		}
+		return act.Record(ctx, tx, Entry{Action: "queue.pause", Target: name, After: struct {
+			Until time.Time `json:"until,omitzero"`
+		}{q.PausedUntil}})
+	})
+	return q, err
 }
 
 // ClaimApplicationName is the application_name of connections that claim: ConfirmPause waits for them alone.
@@ -154,20 +157,24 @@ func ConfirmPause(ctx context.Context, db DB) error {
 
 // ResumeQueue lets a queue be claimed again. A queue that is not paused stays as it is; one that does not exist is
 // ErrNotFound.
-func ResumeQueue(ctx context.Context, db DB, name, actor string) (Queue, error) {
-	q, err := oneQueue(ctx, db, `
-		WITH resumed AS (
-		    UPDATE mini_asynq.queues
-		       SET paused = false, paused_at = NULL, paused_until = NULL, pause_reason = NULL, actor = nullif($2, ''),
-		           updated_at = clock_timestamp(), version = version + 1
-		     WHERE name = $1 AND paused
-		    RETURNING `+queueColumns+`)
-		SELECT * FROM resumed
-		UNION ALL
-		SELECT `+queueColumns+` FROM mini_asynq.queues WHERE name = $1 AND NOT EXISTS (SELECT FROM resumed)`, name, actor)
-	if err != nil && !errors.Is(err, ErrNotFound) {
-		return Queue{}, fmt.Errorf("resume queue: %w", err)
-	}
+func ResumeQueue(ctx context.Context, db DB, name string, act Act) (q Queue, err error) {
+	err = inTx(ctx, db, "resume queue", func(tx pgx.Tx) error {
+		q, err = oneQueue(ctx, tx, `
+			WITH resumed AS (
+			    UPDATE mini_asynq.queues
+			       SET paused = false, paused_at = NULL, paused_until = NULL, pause_reason = NULL, actor = nullif($2, ''),
+			           updated_at = clock_timestamp(), version = version + 1
+			     WHERE name = $1 AND paused AND set_config('mini_asynq.reason', $3, true) IS NOT NULL
+			    RETURNING `+queueColumns+`)
+			SELECT * FROM resumed
+			UNION ALL
+			SELECT `+queueColumns+` FROM mini_asynq.queues WHERE name = $1 AND NOT EXISTS (SELECT FROM resumed)`,
+			name, act.Actor, act.Reason)
+		if err != nil {
+			return err
+		}
+		return act.Record(ctx, tx, Entry{Action: "queue.resume", Target: name})
+	})
 	return q, err
 }
 

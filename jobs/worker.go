@@ -107,14 +107,23 @@ func Workers(ctx context.Context, db DB, after uuid.UUID, limit int) ([]Worker, 
 
 // AskWorker tells a worker, at its next call, to claim no more or to finish and go. To drain goes further than to be quiet,
 // and is not taken back.
-func AskWorker(ctx context.Context, db DB, id uuid.UUID, what Asked, act Act) (Worker, error) {
-	return oneWorker(ctx, db, "ask a worker", `
-		UPDATE mini_asynq.workers
-		   SET asked = CASE asked WHEN 'drain' THEN asked ELSE $2 END,
-		       state = CASE WHEN $2 = 'drain' AND state = 'online' THEN 'draining' ELSE state END
-		 WHERE id = $1
-		   AND set_config('mini_asynq.actor', $3, true) IS NOT NULL AND set_config('mini_asynq.comment', $4, true) IS NOT NULL
-		RETURNING `+workerColumns, id, what, act.Actor, act.Reason)
+func AskWorker(ctx context.Context, db DB, id uuid.UUID, what Asked, act Act) (w Worker, err error) {
+	err = inTx(ctx, db, "ask a worker", func(tx pgx.Tx) error {
+		if err := act.say(ctx, tx); err != nil {
+			return err
+		}
+		w, err = oneWorker(ctx, tx, "ask a worker", `
+			UPDATE mini_asynq.workers
+			   SET asked = CASE asked WHEN 'drain' THEN asked ELSE $2 END,
+			       state = CASE WHEN $2 = 'drain' AND state = 'online' THEN 'draining' ELSE state END
+			 WHERE id = $1
+			RETURNING `+workerColumns, id, what)
+		if err != nil {
+			return err
+		}
+		return act.Record(ctx, tx, Entry{Action: "worker." + string(what), Target: id.String()})
+	})
+	return w, err
 }
 
 // HeldBy returns the leases of a worker. Index jobs_worker.

@@ -23,6 +23,7 @@ CREATE TABLE mini_asynq.logins (
     hash       bytea       PRIMARY KEY CHECK (octet_length(hash) = 32),
     ticket     boolean     NOT NULL,            -- single use
     key_id     uuid        REFERENCES mini_asynq.api_keys ON DELETE CASCADE,
+    parent     bytea       REFERENCES mini_asynq.logins ON DELETE CASCADE, -- the login that a ticket was asked with
     mark       bytea,                           -- binds a login by password to that password
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     expires_at timestamptz NOT NULL
@@ -30,6 +31,7 @@ CREATE TABLE mini_asynq.logins (
 -- jobs.ForgetLogins, and the cascade from api_keys.
 CREATE INDEX logins_expires ON mini_asynq.logins (expires_at);
 CREATE INDEX logins_key ON mini_asynq.logins (key_id) WHERE key_id IS NOT NULL;
+CREATE INDEX logins_parent ON mini_asynq.logins (parent) WHERE parent IS NOT NULL;
 
 -- +goose StatementBegin
 -- After INSERT or DELETE on api_keys. Nodes that hold a key in memory let it go when they read the event.

@@ -15,6 +15,7 @@ const (
 	houseRetry      = time.Minute        // after a lock that was not to be had
 	stepDeadline    = 10 * time.Minute   // of one step: the ticks of days may have to go
 	keepWorkers     = 24 * time.Hour     // how long a remote worker that is silent is remembered
+	keepAudit       = 400 * 24 * time.Hour
 	atOnce          = 5000               // rows deleted in one statement
 )
 
@@ -71,6 +72,12 @@ func (e *Engine) house(ctx context.Context) error {
 		}),
 		bounded(ctx, func(ctx context.Context) error {
 			return inPortions(func() (int64, error) { return jobs.DropWorkers(ctx, e.keeper, keepWorkers, atOnce) })
+		}),
+		bounded(ctx, func(ctx context.Context) error {
+			return inPortions(func() (int64, error) { return jobs.ForgetLogins(ctx, e.keeper, atOnce) })
+		}),
+		bounded(ctx, func(ctx context.Context) error {
+			return inPortions(func() (int64, error) { return jobs.ForgetAudit(ctx, e.keeper, keepAudit, atOnce) })
 		}),
 	)
 }
