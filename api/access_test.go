@@ -3,6 +3,7 @@ package api_test
 import (
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -14,8 +15,13 @@ import (
 
 // caller is one column of the golden table.
 type caller struct {
-	name string
-	with []with
+	name   string
+	with   []with
+	scopes []api.Scope
+}
+
+func (c caller) has(scope api.Scope) bool {
+	return scope == "" || slices.Contains(c.scopes, scope) || slices.Contains(c.scopes, api.ScopeAdmin)
 }
 
 // TestEveryRouteHasAPolicyAndKeepsIt walks the routes. The table below is what INTERFACES.md opens to whom; a route that
@@ -26,60 +32,103 @@ func TestEveryRouteHasAPolicyAndKeepsIt(t *testing.T) {
 	web := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) })
 	d := setup(t, func(c *api.Config) { c.Gatherer, c.Hub, c.Web = prometheus.NewRegistry(), hub, web })
 	const id = "0195b3c0-8f1e-7c3a-9d2b-5f6a7b8c9d0e"
+	const (
+		open    = api.Scope("")
+		enqueue = api.ScopeEnqueue
+		work    = api.ScopeWork
+		read    = api.ScopeRead
+		payload = api.ScopeReadPayload
+		operate = api.ScopeOperate
+		admin   = api.ScopeAdmin
+	)
+	key := func(rights string) []with { return []with{bearer(d.key(rights))} }
 	callers := []caller{
-		{"local", nil}, {"stranger", []with{header("Forwarded", "for=203.0.113.9")}}, {"admin", []with{asAdmin}},
+		{"local", nil, []api.Scope{enqueue, work, read, payload}},
+		{"stranger", []with{header("Forwarded", "for=203.0.113.9")}, nil},
+		{"password", []with{asAdmin}, []api.Scope{admin}},
+		{"viewer", key(`"role":"viewer"`), []api.Scope{read}},
+		{"operator", key(`"role":"operator"`), []api.Scope{enqueue, read, payload, operate}},
+		{"admin", key(`"role":"admin"`), []api.Scope{admin}},
 	}
-	// Per caller: 401 is refused, everything else got through the policy.
-	golden := map[string][3]int{
-		"GET /api/v1/jobs":                        {200, 401, 200},
-		"POST /api/v1/jobs":                       {415, 401, 415},
-		"POST /api/v1/jobs/batch":                 {415, 401, 415},
-		"GET /api/v1/jobs/count":                  {200, 401, 200},
-		"GET /api/v1/jobs/:id":                    {404, 401, 404},
-		"GET /api/v1/jobs/:id/attempts":           {404, 401, 404},
-		"GET /api/v1/jobs/:id/events":             {404, 401, 404},
-		"GET /api/v1/jobs/:id/result":             {404, 401, 404},
-		"POST /api/v1/admin/jobs/:id/retry":       {401, 401, 404},
-		"POST /api/v1/admin/jobs/:id/run-now":     {401, 401, 404},
-		"POST /api/v1/admin/jobs/:id/cancel":      {401, 401, 404},
-		"DELETE /api/v1/admin/jobs/:id":           {401, 401, 404},
-		"POST /api/v1/workers":                    {415, 401, 415},
-		"GET /api/v1/workers":                     {200, 401, 200},
-		"GET /api/v1/workers/:id":                 {404, 401, 404},
-		"DELETE /api/v1/workers/:id":              {404, 401, 404},
-		"POST /api/v1/workers/:id/claim":          {404, 401, 404},
-		"POST /api/v1/workers/:id/heartbeat":      {415, 401, 415},
-		"POST /api/v1/workers/:id/outcomes":       {415, 401, 415},
-		"POST /api/v1/jobs/:id/complete":          {415, 401, 415},
-		"POST /api/v1/jobs/:id/fail":              {415, 401, 415},
-		"POST /api/v1/jobs/:id/snooze":            {415, 401, 415},
-		"POST /api/v1/jobs/:id/release":           {415, 401, 415},
-		"POST /api/v1/jobs/:id/progress":          {415, 401, 415},
-		"POST /api/v1/admin/workers/:id/quiet":    {401, 401, 404},
-		"POST /api/v1/admin/workers/:id/drain":    {401, 401, 404},
-		"GET /api/v1/queues":                      {200, 401, 200},
-		"GET /api/v1/queues/:queue":               {404, 401, 404},
-		"POST /api/v1/admin/queues/:queue/pause":  {401, 401, 200},
-		"POST /api/v1/admin/queues/:queue/resume": {401, 401, 200},
-		"GET /api/v1/stats":                       {200, 401, 200},
-		"GET /api/v1/health":                      {200, 200, 200},
-		"GET /api/v1/health/live":                 {200, 200, 200},
-		"GET /api/v1/health/ready":                {200, 200, 200},
-		"GET /api/v1/metrics":                     {200, 401, 200},
-		"GET /api/v1/ws":                          {426, 401, 426},
-		"GET /problems/:name":                     {404, 404, 404},
-		"GET /":                                   {200, 200, 200},
-		"GET /assets/*file":                       {200, 200, 200},
+	for _, scope := range []api.Scope{enqueue, work, read, payload, operate, admin} {
+		callers = append(callers, caller{string(scope), key(`"scopes":["` + string(scope) + `"]`), []api.Scope{scope}})
+	}
+	// What a call needs, and what it answers to who has that: 401 to who says nothing, 403 to who has something else.
+	golden := map[string]struct {
+		scope  api.Scope
+		status int
+	}{
+		"GET /api/v1/jobs":                        {read, 200},
+		"POST /api/v1/jobs":                       {enqueue, 415},
+		"POST /api/v1/jobs/batch":                 {enqueue, 415},
+		"GET /api/v1/jobs/count":                  {read, 200},
+		"GET /api/v1/jobs/:id":                    {read, 404},
+		"GET /api/v1/jobs/:id/attempts":           {read, 404},
+		"GET /api/v1/jobs/:id/events":             {read, 404},
+		"GET /api/v1/jobs/:id/result":             {payload, 404},
+		"POST /api/v1/admin/jobs/:id/retry":       {operate, 404},
+		"POST /api/v1/admin/jobs/:id/run-now":     {operate, 404},
+		"POST /api/v1/admin/jobs/:id/cancel":      {operate, 404},
+		"DELETE /api/v1/admin/jobs/:id":           {operate, 404},
+		"POST /api/v1/workers":                    {work, 415},
+		"GET /api/v1/workers":                     {read, 200},
+		"GET /api/v1/workers/:id":                 {read, 404},
+		"DELETE /api/v1/workers/:id":              {work, 404},
+		"POST /api/v1/workers/:id/claim":          {work, 404},
+		"POST /api/v1/workers/:id/heartbeat":      {work, 415},
+		"POST /api/v1/workers/:id/outcomes":       {work, 415},
+		"POST /api/v1/jobs/:id/complete":          {work, 415},
+		"POST /api/v1/jobs/:id/fail":              {work, 415},
+		"POST /api/v1/jobs/:id/snooze":            {work, 415},
+		"POST /api/v1/jobs/:id/release":           {work, 415},
+		"POST /api/v1/jobs/:id/progress":          {work, 415},
+		"POST /api/v1/admin/workers/:id/quiet":    {operate, 404},
+		"POST /api/v1/admin/workers/:id/drain":    {operate, 404},
+		"GET /api/v1/queues":                      {read, 200},
+		"GET /api/v1/queues/:queue":               {read, 404},
+		"POST /api/v1/admin/queues/:queue/pause":  {operate, 200},
+		"POST /api/v1/admin/queues/:queue/resume": {operate, 200},
+		"GET /api/v1/stats":                       {read, 200},
+		"GET /api/v1/health":                      {open, 200},
+		"GET /api/v1/health/live":                 {open, 200},
+		"GET /api/v1/health/ready":                {open, 200},
+		"GET /api/v1/metrics":                     {read, 200},
+		"GET /api/v1/ws":                          {read, 426},
+		"GET /problems/:name":                     {open, 404},
+		"GET /":                                   {open, 200},
+		"GET /assets/*file":                       {open, 200},
+		"POST /api/v1/login":                      {open, 415},
+		"POST /api/v1/logout":                     {open, 204},
+		"GET /api/v1/me":                          {open, 200},
+		"POST /api/v1/stream-tickets":             {read, 201},
+		"GET /api/v1/admin/keys":                  {admin, 200},
+		"POST /api/v1/admin/keys":                 {admin, 415},
+		"DELETE /api/v1/admin/keys/:id":           {admin, 404},
+		"POST /api/v1/admin/keys/:id/rotate":      {admin, 404},
+		"GET /api/v1/admin/audit":                 {admin, 200},
 	}
 	for _, route := range d.server.Routes() {
 		want, ok := golden[route.Method+" "+route.Path]
 		require.True(t, ok, "%s %s has no line in the golden table", route.Method, route.Path)
-		require.Equal(t, strings.Contains(route.Path, "/admin/"), route.Scope == api.ScopeOperate || route.Scope == api.ScopeAdmin,
+		require.Equal(t, want.scope, route.Scope, "%s %s", route.Method, route.Path)
+		require.Equal(t, strings.Contains(route.Path, "/admin/"), route.Scope == operate || route.Scope == admin,
 			"%s: what operators do lies under /admin/, and nothing else does", route.Path)
 		delete(golden, route.Method+" "+route.Path)
 		path := strings.NewReplacer(":id", id, ":queue", "walk", ":name", "none", "*file", "x.js").Replace(route.Path)
-		for i, c := range callers {
-			require.Equal(t, want[i], d.send(route.Method, path, "", c.with...).status, "%s %s as %s", route.Method, path, c.name)
+		for _, c := range callers {
+			expected := want.status
+			switch {
+			case c.has(want.scope):
+			case c.with == nil || c.name == "stranger":
+				expected = http.StatusUnauthorized
+			default:
+				expected = http.StatusForbidden
+			}
+			a := d.send(route.Method, path, "", c.with...)
+			require.Equal(t, expected, a.status, "%s %s as %s", route.Method, path, c.name)
+			if expected == http.StatusForbidden {
+				require.Equal(t, string(want.scope), a.problem(expected, "forbidden")["required_scope"])
+			}
 		}
 	}
 	require.Empty(t, golden, "routes that are gone")
@@ -87,20 +136,31 @@ func TestEveryRouteHasAPolicyAndKeepsIt(t *testing.T) {
 
 func TestA1EveryBadCredentialIsTheSameToTheCaller(t *testing.T) {
 	t.Parallel()
-	// One door per credential: ten failures would block the address.
-	d := setup(t, func(c *api.Config) { c.Anonymous = []api.Scope{} })
+	// Ten failures would block an address: each has its own.
+	d := setup(t, func(c *api.Config) {
+		c.Anonymous, c.TrustedProxies = []api.Scope{}, []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+	})
 	basic := func(user, secret string) with { return func(r *http.Request) { r.SetBasicAuth(user, secret) } }
 	same := header("X-Request-Id", "same")
 	first := d.get("/jobs", same)
 	first.problem(http.StatusUnauthorized, "unauthorized")
 	require.Equal(t, []string{`Basic realm="mini-asynq", charset="UTF-8"`, `Bearer realm="mini-asynq"`}, first.header.Values("WWW-Authenticate"))
+	expired := d.key(`"role":"admin"`)
+	_, err := d.pool.Exec(t.Context(), `UPDATE mini_asynq.api_keys SET expires_at = clock_timestamp()`)
+	require.NoError(t, err)
+	revoked := d.key(`"role":"admin"`)
+	d.send(http.MethodDelete, "/api/v1/admin/keys/"+revoked[4:40], "", asAdmin).is(http.StatusNoContent)
+	living := d.key(`"role":"admin"`)
+	address := 0
 	for name, credential := range map[string]with{
+		"expired": bearer(expired), "revoked": bearer(revoked), "wrong secret": bearer(living[:41] + expired[41:]),
 		"wrong password": basic("admin", "wrong"), "unknown user": basic("root", password), "empty": basic("", ""),
 		"bearer": header("Authorization", "Bearer mak_x_y"), "malformed": header("Authorization", "Basic !!!"),
 		"scheme": header("Authorization", "Digest x"), "blank": header("Authorization", ""),
 		"two": func(r *http.Request) { asAdmin(r); r.Header.Add("Authorization", r.Header.Get("Authorization")) },
 	} {
-		a := d.get("/jobs", same, credential)
+		address++
+		a := d.get("/jobs", same, credential, header("X-Forwarded-For", "203.0.113."+itoa(address)))
 		a.problem(http.StatusUnauthorized, "unauthorized")
 		require.Equal(t, string(first.raw), string(a.raw), name)
 		require.Equal(t, first.header.Values("WWW-Authenticate"), a.header.Values("WWW-Authenticate"), name)

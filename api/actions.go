@@ -21,6 +21,9 @@ type actionBody struct {
 	delay  time.Duration // retry
 	until  time.Time     // pause
 	span   time.Duration // pause: for
+
+	overlap      time.Duration // rotation of a key
+	overlapGiven bool
 }
 
 // readAction reads the body of an action, if there is one. known names the fields beside reason.
@@ -55,6 +58,12 @@ func (s *Server) readAction(c *gin.Context, known ...string) (a actionBody, err 
 					v.refuse("out_of_range", "from 0 to 10 years")
 				}
 			}
+		case "overlap":
+			if d, ok := spanOf(v); ok {
+				if a.overlap, a.overlapGiven = d, true; d < 0 || d > maxOverlap {
+					v.refuse("out_of_range", "0 to "+formatDuration(maxOverlap))
+				}
+			}
 		case "for":
 			if d, ok := spanOf(v); ok {
 				if a.span, forGiven = d, true; d <= 0 || d > jobs.MaxAhead {
@@ -85,9 +94,12 @@ func (s *Server) readAction(c *gin.Context, known ...string) (a actionBody, err 
 	return a, err
 }
 
-// act does what the actions on one job share: id, no query, body, deadline.
-func (s *Server) act(c *gin.Context, do func(context.Context, uuid.UUID, actionBody, jobs.Act) error, known ...string) error {
-	id, err := jobID(c)
+// act does what the actions on one thing share: its id, which find reads, no query, body, deadline.
+func (s *Server) act(
+	c *gin.Context, find func(*gin.Context) (uuid.UUID, error),
+	do func(context.Context, uuid.UUID, actionBody, jobs.Act) error, known ...string,
+) error {
+	id, err := find(c)
 	if err != nil {
 		return err
 	}
@@ -100,7 +112,7 @@ func (s *Server) act(c *gin.Context, do func(context.Context, uuid.UUID, actionB
 	}
 	ctx, cancel := context.WithTimeout(c.Request.Context(), s.config.Deadline)
 	defer cancel()
-	return do(ctx, id, a, jobs.Act{Actor: callOf(c).principal.Name, Reason: a.reason})
+	return do(ctx, id, a, s.actOf(c, a.reason))
 }
 
 func (s *Server) replyJob(c *gin.Context, status int, job *jobs.Job) error {
@@ -109,7 +121,7 @@ func (s *Server) replyJob(c *gin.Context, status int, job *jobs.Job) error {
 }
 
 func (s *Server) retryJob(c *gin.Context) error {
-	return s.act(c, func(ctx context.Context, id uuid.UUID, a actionBody, act jobs.Act) error {
+	return s.act(c, s.jobID, func(ctx context.Context, id uuid.UUID, a actionBody, act jobs.Act) error {
 		job, err := jobs.RetryJob(ctx, s.config.DB, id, a.delay, act)
 		if err != nil {
 			return err
@@ -119,7 +131,7 @@ func (s *Server) retryJob(c *gin.Context) error {
 }
 
 func (s *Server) runJobNow(c *gin.Context) error {
-	return s.act(c, func(ctx context.Context, id uuid.UUID, _ actionBody, act jobs.Act) error {
+	return s.act(c, s.jobID, func(ctx context.Context, id uuid.UUID, _ actionBody, act jobs.Act) error {
 		job, err := jobs.RunJobNow(ctx, s.config.DB, id, act)
 		if err != nil {
 			return err
@@ -130,7 +142,7 @@ func (s *Server) runJobNow(c *gin.Context) error {
 
 // cancelJob is 202 while a worker has still to obey.
 func (s *Server) cancelJob(c *gin.Context) error {
-	return s.act(c, func(ctx context.Context, id uuid.UUID, _ actionBody, act jobs.Act) error {
+	return s.act(c, s.jobID, func(ctx context.Context, id uuid.UUID, _ actionBody, act jobs.Act) error {
 		job, requested, err := jobs.CancelJob(ctx, s.config.DB, id, act)
 		if err != nil {
 			return err
@@ -143,7 +155,7 @@ func (s *Server) cancelJob(c *gin.Context) error {
 }
 
 func (s *Server) deleteJob(c *gin.Context) error {
-	return s.act(c, func(ctx context.Context, id uuid.UUID, _ actionBody, act jobs.Act) error {
+	return s.act(c, s.jobID, func(ctx context.Context, id uuid.UUID, _ actionBody, act jobs.Act) error {
 		if err := jobs.DeleteJob(ctx, s.config.DB, id, act); err != nil {
 			return err
 		}

@@ -47,6 +47,11 @@ func (s *Server) enqueueJob(c *gin.Context) error {
 	if err := takeHeaders(c.Request.Header, &params); err != nil {
 		return err
 	}
+	if who := callOf(c).principal; who.queues != nil { // asked here too, so that nobody else pays for the slice
+		if err := who.seesAll([]jobs.Params{params}); err != nil {
+			return err
+		}
+	}
 	ctx, cancel := context.WithTimeout(c.Request.Context(), s.config.Deadline)
 	defer cancel()
 	if params.IdempotencyKey != "" {
@@ -85,6 +90,9 @@ func (s *Server) enqueueBatch(c *gin.Context) error {
 	defer release()
 	params, err := decodeBatch(raw, s.config.MaxPayload)
 	if err != nil {
+		return err
+	}
+	if err := callOf(c).principal.seesAll(params); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(c.Request.Context(), s.config.Deadline)

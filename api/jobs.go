@@ -61,6 +61,7 @@ const maxFilterText = 4 << 10
 // queue or a kind, because no index helps.
 func filterOf(q *query, p Principal) (jobs.Filter, error) {
 	f := jobs.Filter{
+		Within:         p.queues,
 		Statuses:       oneOf(q, "status", jobs.Status.Valid),
 		Queues:         q.list("queue"),
 		Kinds:          q.list("kind"),
@@ -183,7 +184,7 @@ func seen(p Principal) show {
 }
 
 func (s *Server) getJob(c *gin.Context) error {
-	id, err := jobID(c)
+	id, err := s.jobID(c)
 	if err != nil {
 		return err
 	}
@@ -240,7 +241,7 @@ func (s *Server) attemptsOf(ctx context.Context, id uuid.UUID, after, limit int)
 
 // jobAttempts lists attempts by number; the cursor is the number of the last one.
 func (s *Server) jobAttempts(c *gin.Context) error {
-	id, err := jobID(c)
+	id, err := s.jobID(c)
 	if err != nil {
 		return err
 	}
@@ -274,7 +275,7 @@ func (s *Server) jobAttempts(c *gin.Context) error {
 
 // jobEvents lists the events of one job by its version; the cursor is the version of the last one.
 func (s *Server) jobEvents(c *gin.Context) error {
-	id, err := jobID(c)
+	id, err := s.jobID(c)
 	if err != nil {
 		return err
 	}
@@ -322,7 +323,7 @@ func (e eventBody) MarshalJSON() ([]byte, error) { return e, nil }
 
 // jobResult gives the bare result: what the worker said, and nothing around it.
 func (s *Server) jobResult(c *gin.Context) error {
-	id, err := jobID(c)
+	id, err := s.jobID(c)
 	if err != nil {
 		return err
 	}

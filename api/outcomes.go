@@ -282,7 +282,7 @@ func (s *Server) releaseJob(c *gin.Context) error  { return s.oneOutcome(c, jobs
 
 // oneOutcome answers with the job as it is afterwards.
 func (s *Server) oneOutcome(c *gin.Context, kind jobs.OutcomeKind) error {
-	id, err := jobID(c)
+	id, err := s.jobID(c)
 	if err != nil {
 		return err
 	}
@@ -333,7 +333,7 @@ type outcomeBody struct {
 // batchOutcomes stores many outcomes. Each has a verdict of its own: one that is stale or malformed keeps none of the others
 // from being stored.
 func (s *Server) batchOutcomes(c *gin.Context) error {
-	return s.withID(c, func(ctx context.Context, _ uuid.UUID) error {
+	return s.withID(c, s.workerID, func(ctx context.Context, _ uuid.UUID) error {
 		raw, err := readBody(c, maxBatch)
 		if err != nil {
 			return err
@@ -347,8 +347,19 @@ func (s *Server) batchOutcomes(c *gin.Context) error {
 		if err != nil {
 			return err
 		}
+		named := make([]uuid.UUID, len(all))
+		for i, o := range all {
+			named[i] = o.job
+		}
+		foreign, err := s.foreign(ctx, callOf(c).principal, named)
+		if err != nil {
+			return err
+		}
 		var good []*statement
 		for i, o := range all {
+			if faults[i] == nil && foreign[o.job] {
+				faults[i] = jobs.ErrNotFound
+			}
 			if faults[i] == nil {
 				good = append(good, o)
 			}
@@ -453,7 +464,7 @@ func decodeOutcome(raw []byte, at place, torn bool) (*statement, error) {
 
 // progressJob stores what a running job says about itself.
 func (s *Server) progressJob(c *gin.Context) error {
-	return s.withID(c, func(ctx context.Context, id uuid.UUID) error {
+	return s.withID(c, s.jobID, func(ctx context.Context, id uuid.UUID) error {
 		raw, err := readBody(c, s.jobBodyLimit())
 		if err != nil {
 			return err

@@ -194,15 +194,6 @@ func param(c *gin.Context, name string) string {
 	return s
 }
 
-// jobID reads the id in the address.
-func jobID(c *gin.Context) (uuid.UUID, error) {
-	id, ok := parseID(param(c, "id"))
-	if !ok {
-		return uuid.Nil, badParameter("id", "a UUID")
-	}
-	return id, nil
-}
-
 // noQuery refuses parameters where there are none.
 func noQuery(c *gin.Context) error {
 	if c.Request.URL.RawQuery == "" {

@@ -159,6 +159,9 @@ func (s *Server) fail(c *gin.Context, err error) {
 		return // too late: the answer has begun
 	}
 	var known *problem
+	if errors.Is(context.Cause(c.Request.Context()), errCredentialEnded) {
+		err = s.challenge(c) // it was revoked while the call lasted
+	}
 	if !errors.As(err, &known) && !errors.Is(err, jobs.ErrCommitUnknown) && c.Request.Context().Err() != nil {
 		// Nobody reads it, and what the caller's leaving broke is nobody's fault. (A body that came too slowly ends the
 		// context as well; that refusal is a problem of ours, and is read.)

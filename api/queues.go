@@ -81,15 +81,20 @@ func (s *Server) listQueues(c *gin.Context) error {
 	for name, n := range numbers {
 		out.Data = append(out.Data, queueOf(name, jobs.Queue{}, n))
 	}
+	who := callOf(c).principal
+	out.Data = slices.DeleteFunc(out.Data, func(q queueBody) bool { return !who.Sees(q.Name) })
 	slices.SortFunc(out.Data, func(a, b queueBody) int { return cmp.Compare(a.Name, b.Name) })
 	return reply(c, http.StatusOK, out)
 }
 
-// queueName reads the queue in the address.
+// queueName reads the queue in the address, one that exists for the caller.
 func queueName(c *gin.Context) (string, error) {
 	name := param(c, "queue")
 	if !jobs.ValidName(name) {
 		return "", badParameter("queue", "1 to 255 letters, digits and _ . : -, not . or ..")
+	}
+	if !callOf(c).principal.Sees(name) {
+		return "", jobs.ErrNotFound
 	}
 	return name, nil
 }
@@ -129,9 +134,7 @@ func (s *Server) pauseQueue(c *gin.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(c.Request.Context(), s.config.Deadline)
 	defer cancel()
-	row, err := jobs.PauseQueue(ctx, s.config.DB, name, jobs.Pause{
-		Reason: a.reason, For: a.span, Until: a.until, Actor: callOf(c).principal.Name,
-	})
+	row, err := jobs.PauseQueue(ctx, s.config.DB, name, jobs.Pause{For: a.span, Until: a.until}, s.actOf(c, a.reason))
 	if err != nil {
 		return err
 	}
@@ -154,12 +157,13 @@ func (s *Server) resumeQueue(c *gin.Context) error {
 	if err := noQuery(c); err != nil {
 		return err
 	}
-	if _, err := s.readAction(c); err != nil {
+	a, err := s.readAction(c)
+	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(c.Request.Context(), s.config.Deadline)
 	defer cancel()
-	row, err := jobs.ResumeQueue(ctx, s.config.DB, name, callOf(c).principal.Name)
+	row, err := jobs.ResumeQueue(ctx, s.config.DB, name, s.actOf(c, a.reason))
 	numbers, known := s.config.Overview.Queue(name)
 	if err != nil && (!known || !errors.Is(err, jobs.ErrNotFound)) {
 		return err // a queue that has jobs and no row yet is not paused: it was so already
@@ -183,6 +187,11 @@ func (s *Server) stats(c *gin.Context) error {
 	}
 	window := q.duration("window", defaultWindow, minStep, maxWindow)
 	step := q.duration("step", max(minStep, (window/defaultPoints).Round(minStep)), minStep, maxWindow)
+	if who := callOf(c).principal; queue == "" && who.queues != nil {
+		q.refuse("queue", "this key is held to some queues: name one of them")
+	} else if queue != "" && !who.Sees(queue) {
+		return jobs.ErrNotFound
+	}
 	if q.fault != nil {
 		return q.fault
 	}

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"net/http"
 
 	"github.com/gin-gonic/gin"
@@ -23,7 +24,8 @@ type routeFlag uint8
 const (
 	anyHost     routeFlag = 1 << iota // probes name the node as they please
 	asksCaller                        // open, and says more to who may read
-	opensSocket                       // a foreign page must not: held to the rule of writes
+	opensSocket                       // a foreign page must not: held to the rule of writes. Takes a ticket, too
+	ofAllQueues                       // it cannot be cut down to some queues
 )
 
 // policy is the one table of who may do what: a route that is not in it does not exist. Reading needs read, what
@@ -51,6 +53,16 @@ func (s *Server) policy() []route {
 		{post, prefix + "/admin/queues/:queue/resume", ScopeOperate, 0, s.resumeQueue},
 		{get, prefix + "/stats", ScopeRead, 0, s.stats},
 
+		{post, prefix + "/login", open, 0, s.login},
+		{post, prefix + "/logout", open, 0, s.logout},
+		{get, prefix + "/me", open, asksCaller, s.me},
+		{post, prefix + "/stream-tickets", ScopeRead, 0, s.streamTicket},
+		{get, prefix + "/admin/keys", ScopeAdmin, 0, s.listKeys},
+		{post, prefix + "/admin/keys", ScopeAdmin, 0, s.createKey},
+		{del, prefix + "/admin/keys/:id", ScopeAdmin, 0, s.revokeKey},
+		{post, prefix + "/admin/keys/:id/rotate", ScopeAdmin, 0, s.rotateKey},
+		{get, prefix + "/admin/audit", ScopeAdmin, 0, s.listAudit},
+
 		{get, prefix + "/health", open, anyHost | asksCaller, s.health},
 		{get, prefix + "/health/live", open, anyHost, s.live},
 		{get, prefix + "/health/ready", open, anyHost, s.ready},
@@ -76,7 +88,7 @@ func (s *Server) policy() []route {
 		)
 	}
 	if s.config.Gatherer != nil {
-		table = append(table, route{get, prefix + "/metrics", ScopeRead, 0, s.metricsHandler()})
+		table = append(table, route{get, prefix + "/metrics", ScopeRead, ofAllQueues, s.metricsHandler()})
 	}
 	if s.config.Hub != nil {
 		table = append(table, route{get, prefix + "/ws", ScopeRead, opensSocket, s.socket})
@@ -108,12 +120,29 @@ func (s *Server) Routes() []Route {
 func (s *Server) serve(r route) gin.HandlerFunc {
 	return func(c *gin.Context) {
 		err := s.admit(c, r)
+		if h := callOf(c).principal.held; h != nil {
+			defer s.keys.begin(h)()
+			if r.flags&opensSocket == 0 { // who opens a socket is told by a code
+				defer endWith(h.ctx, c)()
+			}
+		}
 		if err == nil {
 			err = r.handle(c)
 		}
 		if err != nil {
 			s.fail(c, err)
 		}
+	}
+}
+
+// endWith ends a call when the credential behind it does; done lets go of that.
+func endWith(life context.Context, c *gin.Context) (done func()) {
+	ctx, cancel := context.WithCancelCause(c.Request.Context())
+	stop := context.AfterFunc(life, func() { cancel(errCredentialEnded) })
+	c.Request = c.Request.WithContext(ctx)
+	return func() {
+		stop()
+		cancel(nil)
 	}
 }
 
@@ -125,7 +154,7 @@ func (s *Server) admit(c *gin.Context, r route) error {
 	if r.scope == open && r.flags&asksCaller == 0 {
 		return nil
 	}
-	p, err := s.authenticate(c)
+	p, err := s.authenticate(c, r)
 	if err != nil {
 		return err
 	}
@@ -138,6 +167,9 @@ func (s *Server) admit(c *gin.Context, r route) error {
 		return s.challenge(c)
 	default:
 		return refuse(forbidden, "the credential lacks a scope").with("required_scope", r.scope)
+	}
+	if r.flags&ofAllQueues != 0 && p.queues != nil {
+		return refuse(forbidden, "a key that is held to some queues may not read what is of all")
 	}
 	if r.flags&opensSocket != 0 {
 		c.Request = c.Request.WithContext(forMounted(c.Request.Context(), known))

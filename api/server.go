@@ -34,6 +34,7 @@ type Server struct {
 	presence *presence
 	reads    *reads
 	failures *failures
+	keys     *keyring
 	admin    credential
 	batches  *semaphore.Weighted      // bytes of batches
 	exempt   []string                 // templates of the addresses that any Host may name
@@ -55,6 +56,7 @@ func New(config Config) (*Server, error) {
 		presence: newPresence(),
 		reads:    &reads{db: config.DB, deadline: config.Deadline},
 		failures: newFailures(),
+		keys:     newKeyring(config.DB, config.Deadline, config.Log),
 		admin:    newCredential(config.AdminUser, config.AdminPassword),
 		draining: make(chan struct{}),
 		batches:  semaphore.NewWeighted(batchBytes),
@@ -65,6 +67,7 @@ func New(config Config) (*Server, error) {
 			return nil, errors.Join(errors.New("api: register http_request_seconds"), err)
 		}
 	}
+	config.Stream.Tap(s.keys.fold)
 	if config.Work != nil {
 		config.Stream.Tap(s.presence.fold)
 	}
@@ -73,11 +76,13 @@ func New(config Config) (*Server, error) {
 	return s, nil
 }
 
-// Run follows the stream for the calls that wait, and says which remote workers are there. It returns nil when ctx ends.
+// Run follows the stream for the calls that wait, says which remote workers are there, and looks after the credentials in
+// use. It returns nil when ctx ends.
 func (s *Server) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
-	// Both end with ctx; Run waits for them.
+	// All end with ctx; Run waits for them.
 	wg.Go(func() { s.presence.keep(ctx, s) })
+	wg.Go(func() { s.keys.keep(ctx) })
 	s.waiters.follow(ctx, s.config.Stream)
 	wg.Wait()
 	return nil

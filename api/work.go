@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -119,7 +120,7 @@ func decodeClaim(raw []byte) (r claimRequest, err error) {
 // claimJobs hands out jobs, and waits for them if there are none. What its caller has left before the answer was written is
 // given back.
 func (s *Server) claimJobs(c *gin.Context) error {
-	id, err := jobID(c)
+	id, err := s.workerID(c)
 	if err != nil {
 		return err
 	}
@@ -150,7 +151,9 @@ func (s *Server) claimJobs(c *gin.Context) error {
 	}
 	want := dispatcher.Want{Queues: w.Queues, Kinds: w.Kinds, Worker: w.Name, Remote: w.ID}
 	if r.queues != nil {
-		want.Queues = r.queues
+		if want.Queues, err = callOf(c).principal.ownQueues(r.queues); err != nil {
+			return err
+		}
 	}
 	if r.kinds != nil {
 		want.Kinds = r.kinds
@@ -354,6 +357,26 @@ func (p *progressStated) member(key string, v value) bool {
 	return true
 }
 
+// ownLeases returns the leases as the caller may hold them: those of jobs that do not exist for him have no fence, and so are
+// lost.
+func (s *Server) ownLeases(ctx context.Context, p Principal, stated []jobs.Lease) ([]jobs.Lease, error) {
+	ids := make([]uuid.UUID, len(stated))
+	for i, l := range stated {
+		ids[i] = l.JobID
+	}
+	foreign, err := s.foreign(ctx, p, ids)
+	if err != nil || len(foreign) == 0 {
+		return stated, err
+	}
+	own := slices.Clone(stated)
+	for i := range own {
+		if foreign[own[i].JobID] {
+			own[i].Fence = 0
+		}
+	}
+	return own, nil
+}
+
 type heldBody struct {
 	JobID     uuid.UUID `json:"job_id"`
 	Fence     int64     `json:"fence"`
@@ -369,7 +392,7 @@ const progressRest = time.Second
 
 // beat extends all leases of a worker in one statement, and tells it what it was asked.
 func (s *Server) beat(c *gin.Context) error {
-	return s.withID(c, func(ctx context.Context, id uuid.UUID) error {
+	return s.withID(c, s.workerID, func(ctx context.Context, id uuid.UUID) error {
 		raw, err := readBody(c, maxBatch)
 		if err != nil {
 			return err
@@ -378,12 +401,16 @@ func (s *Server) beat(c *gin.Context) error {
 		if err != nil {
 			return err
 		}
-		w, err := jobs.Heartbeat(ctx, s.config.DB, id, h.leases, h.busy, s.config.Work.Lease()/young)
+		held, err := s.ownLeases(ctx, callOf(c).principal, h.leases)
+		if err != nil {
+			return err
+		}
+		w, err := jobs.Heartbeat(ctx, s.config.DB, id, held, h.busy, s.config.Work.Lease()/young)
 		if err != nil {
 			return err
 		}
 		s.presence.learn(w)
-		extended, err := jobs.Extend(ctx, s.config.DB, h.leases, s.config.Work.Lease(), s.config.Timeout)
+		extended, err := jobs.Extend(ctx, s.config.DB, held, s.config.Work.Lease(), s.config.Timeout)
 		if err != nil {
 			return err
 		}

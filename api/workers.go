@@ -2,7 +2,6 @@ package api
 
 import (
 	"context"
-	"encoding/base64"
 	"net/http"
 	"strconv"
 	"strings"
@@ -194,6 +193,9 @@ func (s *Server) registerWorker(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
+	if w.Queues, err = callOf(c).principal.ownQueues(w.Queues); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(c.Request.Context(), s.config.Deadline)
 	defer cancel()
 	if w, err = jobs.RegisterWorker(ctx, s.config.DB, w); err != nil {
@@ -213,18 +215,10 @@ const heartbeats = 3
 func (s *Server) listWorkers(c *gin.Context) error {
 	q := queryOf(c.Request, "limit", "cursor")
 	limit := q.whole("limit", defaultLimit, 1, maxLimit)
-	after := uuid.Nil
 	who := callOf(c).principal
-	if cursor, ok := q.values["cursor"]; ok {
-		inner, valid := openCursor(cursor, who)
-		raw, err := base64.RawURLEncoding.DecodeString(inner)
-		if !valid || err != nil || len(raw) != len(after) {
-			return refuse(cursorInvalid, "the cursor is damaged, or belongs to another query").with("parameter", "cursor")
-		}
-		after = uuid.UUID(raw)
-	}
-	if q.fault != nil {
-		return q.fault
+	after, err := idCursor(q, who)
+	if err != nil {
+		return err
 	}
 	asOf, err := s.asOf()
 	if err != nil {
@@ -239,18 +233,21 @@ func (s *Server) listWorkers(c *gin.Context) error {
 	out := list[workerBody]{Data: []workerBody{}, AsOf: asOf}
 	if len(found) > limit {
 		found = found[:limit]
-		last := found[limit-1].ID
-		out.NextCursor = text(sealCursor(base64.RawURLEncoding.EncodeToString(last[:]), who))
+		out.NextCursor = sealID(found[limit-1].ID, who)
 	}
 	for _, w := range found {
-		out.Data = append(out.Data, workerOf(w))
+		if who.seesWorker(w) {
+			out.Data = append(out.Data, workerOf(w))
+		}
 	}
 	return reply(c, http.StatusOK, out)
 }
 
-// withID does what calls share that name one thing in their address, and have no query.
-func (s *Server) withID(c *gin.Context, do func(ctx context.Context, id uuid.UUID) error) error {
-	id, err := jobID(c)
+// withID does what calls share that name one thing in their address, which find reads, and have no query.
+func (s *Server) withID(
+	c *gin.Context, find func(*gin.Context) (uuid.UUID, error), do func(ctx context.Context, id uuid.UUID) error,
+) error {
+	id, err := find(c)
 	if err != nil {
 		return err
 	}
@@ -263,7 +260,7 @@ func (s *Server) withID(c *gin.Context, do func(ctx context.Context, id uuid.UUI
 }
 
 func (s *Server) getWorker(c *gin.Context) error {
-	return s.withID(c, func(ctx context.Context, id uuid.UUID) error {
+	return s.withID(c, s.workerID, func(ctx context.Context, id uuid.UUID) error {
 		w, err := jobs.GetWorker(ctx, s.config.DB, id)
 		if err != nil {
 			return err
@@ -273,7 +270,7 @@ func (s *Server) getWorker(c *gin.Context) error {
 }
 
 func (s *Server) removeWorker(c *gin.Context) error {
-	return s.withID(c, func(ctx context.Context, id uuid.UUID) error {
+	return s.withID(c, s.workerID, func(ctx context.Context, id uuid.UUID) error {
 		if err := jobs.RemoveWorker(ctx, s.config.DB, id); err != nil {
 			return err
 		}
@@ -288,7 +285,7 @@ func (s *Server) drainWorker(c *gin.Context) error { return s.askWorker(c, jobs.
 
 // askWorker is 202: the worker hears of it with its next call.
 func (s *Server) askWorker(c *gin.Context, what jobs.Asked) error {
-	return s.act(c, func(ctx context.Context, id uuid.UUID, _ actionBody, act jobs.Act) error {
+	return s.act(c, s.workerID, func(ctx context.Context, id uuid.UUID, _ actionBody, act jobs.Act) error {
 		w, err := jobs.AskWorker(ctx, s.config.DB, id, what, act)
 		if err != nil {
 			return err

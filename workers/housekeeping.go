@@ -16,7 +16,7 @@ const (
 	stepDeadline    = 10 * time.Minute   // of one step: the ticks of days may have to go
 	keepWorkers     = 24 * time.Hour     // how long a remote worker that is silent is remembered
 	keepAudit       = 400 * 24 * time.Hour
-	atOnce          = 5000               // rows deleted in one statement
+	atOnce          = 5000 // rows deleted in one statement
 )
 
 // keepHouse makes partitions ahead of time, retires old ones, drops expired keys, and makes the rows of new queues: all
