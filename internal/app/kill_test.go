@@ -164,6 +164,11 @@ func TestPausedNodesLateOutcomeIsRefused(t *testing.T) {
 	second := spawn(t, db.DSN())
 	done := second.await(id, "completed")
 	first.kill(syscall.SIGCONT)
+	defer func() {
+		if t.Failed() {
+			t.Log("log of the node that was paused:\n", first.log)
+		}
+	}()
 	pgtest.Eventually(t, 10*time.Second, "the late outcome is refused", func() bool {
 		return strings.Contains(first.log.String(), "an outcome came too late: the lease was lost")
 	})
