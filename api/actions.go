@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -32,14 +33,11 @@ func (s *Server) readAction(c *gin.Context, known ...string) (a actionBody, err 
 	if err != nil || raw == nil {
 		return a, err
 	}
-	takes := func(key string) bool {
-		for _, k := range known {
-			if k == key {
-				return true
-			}
-		}
-		return key == "reason"
-	}
+	return decodeAction(raw, known...)
+}
+
+func decodeAction(raw []byte, known ...string) (a actionBody, err error) {
+	takes := func(key string) bool { return key == "reason" || slices.Contains(known, key) }
 	var untilGiven, forGiven bool
 	err = decodeObject(raw, jobDepth, func(key string, v value) bool {
 		if !takes(key) {
