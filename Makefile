@@ -19,6 +19,10 @@ RACE_COUNT ?= 3
 RACE_RUN   ?= .
 RACE_PKGS  := ./dispatcher/... ./events/... ./workers/... ./internal/app/...
 
+# How long each fuzz target runs, and which of them: make fuzz FUZZ_TIME=1h FUZZ_RUN=FuzzOutcomesBody
+FUZZ_TIME  ?= 5m
+FUZZ_RUN   ?= ^Fuzz
+
 # What the side-by-side benchmarks are asked for, and which Go benchmarks: make bench BENCH_ARGS='-cell drain -runs 5'
 BENCH_ARGS ?=
 BENCH_RUN  ?= .
@@ -83,6 +87,15 @@ test: ## Run all tests with the race detector (needs gcc)
 race: ## Repeat the stress and fault tests: RACE_COUNT=3 RACE_RUN=.
 	$(GO) test -race -shuffle=on -count=$(RACE_COUNT) -run '$(RACE_RUN)' -tags=integration,failpoints \
 	  -timeout 20m -p 1 $(RACE_PKGS)
+
+.PHONY: fuzz
+fuzz: ## Fuzz every decoder, one after the other: FUZZ_TIME=5m FUZZ_RUN=.
+	@set -e; for package in $$($(GO) list ./...); do \
+	  for target in $$($(GO) test -list '$(FUZZ_RUN)' $$package | grep '^Fuzz'); do \
+	    echo "$$package $$target"; \
+	    $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZ_TIME) $$package; \
+	  done; \
+	done
 
 .PHONY: lint
 lint: lint-format lint-modules lint-vet lint-go ## Check format, modules, vet and golangci-lint
