@@ -76,6 +76,7 @@ type group struct {
 	demands    []*Demand // who came first is served first
 	emptySince time.Time // when the last demand left
 	queues     map[string]*queueState
+	reach      int       // of a group of remote workers: how many slots its next turn asks for at most
 	turning    int       // turns under way
 	turnedAt   time.Time // when the last of them began
 }
@@ -139,12 +140,29 @@ func (g *group) claims(most int, lease time.Duration, now time.Time) (list []*se
 	if len(hot) == 0 {
 		return nil
 	}
+	if g.want.Remote != uuid.Nil {
+		g.reach = max(g.reach, firstReach)
+		most = min(most, g.reach)
+	}
 	slots := g.slots(most)
 	for _, q := range share(hot, len(slots)) {
 		list = append(list, q.claim(slots[:q.share:q.share], g.want.Kinds, lease, now))
 		slots = slots[q.share:]
 	}
 	return list
+}
+
+// firstReach is how many slots a turn for remote workers asks for at first: as many as one claim may have. Each of them is
+// named in the statement, so a job that comes alone must not name a thousand.
+const firstReach = 100
+
+// reached takes in what a turn brought: one that came back full is followed by one twice as large.
+func (g *group) reached(full bool, most int) {
+	if full {
+		g.reach = min(2*g.reach, most)
+	} else {
+		g.reach = firstReach
+	}
 }
 
 // slots reserves up to most slots, and names the demand of each.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -51,6 +52,36 @@ func TestOneJobForManyParkedPollsMakesOneClaim(t *testing.T) {
 		polls.Wait()
 		require.Equal(t, []string{"w0"}, served)
 		require.Zero(t, d.Running(), "the node keeps no lease of them alive")
+	})
+}
+
+// TestThousandParkedPollsAreNotNamedForOneJob: and many jobs still take few turns.
+func TestThousandParkedPollsAreNotNamedForOneJob(t *testing.T) {
+	t.Parallel()
+	store := newFakeStore()
+	in(t, store, func(t *testing.T, d *dispatcher.Dispatcher) {
+		ctx, cancel := context.WithCancel(context.Background())
+		var served atomic.Int64
+		var polls sync.WaitGroup
+		for i := range 1000 {
+			want := remote(fmt.Sprintf("w%d", i))
+			polls.Go(func() { served.Add(int64(len(d.Poll(ctx, want, 1)))) })
+		}
+		synctest.Wait()
+		store.add("q", 1)
+		d.WakeQueue("q", jobs.Normal, jobs.Key{})
+		pass(time.Minute)
+		turns, _ := store.snapshot()
+		require.Len(t, turns[0].Claims[0].Each, 100)
+		before := len(turns)
+		store.add("q", 600)
+		d.WakeQueue("q", jobs.Normal, jobs.Key{})
+		pass(time.Minute)
+		turns, _ = store.snapshot()
+		require.EqualValues(t, 601, served.Load())
+		require.LessOrEqual(t, len(turns)-before, 5, "100, 200, 400, and the look at the whole line")
+		cancel()
+		polls.Wait()
 	})
 }
 

@@ -249,6 +249,7 @@ func (d *Dispatcher) end(t *turn, result *jobs.TurnResult, err error) {
 	for _, s := range t.sent {
 		s.queue.landed(s)
 	}
+	full := false
 	var local []*Work // whose leases this node keeps alive
 	for n, s := range t.sent {
 		for _, demand := range s.slots {
@@ -259,6 +260,7 @@ func (d *Dispatcher) end(t *turn, result *jobs.TurnResult, err error) {
 		}
 		got := result.Claimed[n]
 		s.queue.learn(s, result.Left[n], got, now)
+		full = full || s.queue.full
 		if len(got) == 0 {
 			d.emptyClaims.Add(1)
 		}
@@ -285,6 +287,7 @@ func (d *Dispatcher) end(t *turn, result *jobs.TurnResult, err error) {
 	}
 	if t.group != nil {
 		t.group.turning--
+		t.group.reached(full, d.config.MaxTurn)
 	}
 	if d.idleCh != nil && len(d.reports) == 0 && d.storing == 0 && d.inFlight == 0 {
 		close(d.idleCh)
