@@ -40,6 +40,12 @@ var all = flag.Bool("all", false, "a client that cannot run here is a failure, n
 // eachClient runs a test with every client that can run here.
 func eachClient(t *testing.T, test func(t *testing.T, s *suite)) {
 	t.Helper()
+	eachClientOf(t, nil, test)
+}
+
+// eachClientOf is eachClient with a server that lets callers without a credential do so much; nil: as by default.
+func eachClientOf(t *testing.T, anonymous []string, test func(t *testing.T, s *suite)) {
+	t.Helper()
 	t.Parallel()
 	for name, command := range drivers {
 		t.Run(name, func(t *testing.T) {
@@ -52,7 +58,7 @@ func eachClient(t *testing.T, test func(t *testing.T, s *suite)) {
 				t.Skipf("the client for %s cannot run here (%v): make clients-check", name, err)
 			}
 			require.NoError(t, err)
-			s := &suite{t: t, command: command, dsn: pgtest.NewDB(t).DSN()}
+			s := &suite{t: t, command: command, dsn: pgtest.NewDB(t).DSN(), anonymous: anonymous}
 			s.serve("127.0.0.1:0")
 			test(t, s)
 		})
@@ -69,6 +75,8 @@ type suite struct {
 	dsn     string
 	address string
 	stop    func() // ends the server
+
+	anonymous []string
 }
 
 func (s *suite) serve(address string) {
@@ -80,7 +88,7 @@ func (s *suite) serve(address string) {
 	go func() {
 		done <- app.Run(ctx, app.Config{
 			DatabaseURL: s.dsn, Migrate: true, Bind: "127.0.0.1", Address: address, Slots: 1, Lease: lease, Grace: time.Second,
-			DemoHandlers: "false", Retry: jobs.RetryPolicy{Strategy: jobs.Fixed, Interval: 100 * time.Millisecond},
+			DemoHandlers: "false", Anonymous: s.anonymous, Retry: jobs.RetryPolicy{Strategy: jobs.Fixed, Interval: 100 * time.Millisecond},
 			Log: zerolog.New(log).Level(zerolog.InfoLevel), Ready: func(a net.Addr) { ready <- a },
 		})
 	}()
@@ -465,5 +473,28 @@ func TestRemovedWorkerRegistersAgain(t *testing.T) {
 		require.Equal(t, http.StatusNoContent, status)
 		require.Equal(t, "completed", s.ended(s.enqueue("echo", `1`, ""))["status"])
 		require.NotEqual(t, worker["id"], s.workers()[0].(map[string]any)["id"])
+	})
+}
+
+// TestKeyOfSomeQueuesWorksThereOnly: the worker asks for all queues, and gets those of its key. Without the key it gets
+// nothing any more, and still ends when it is told to.
+func TestKeyOfSomeQueuesWorksThereOnly(t *testing.T) {
+	eachClientOf(t, []string{"enqueue", "read", "read:payload"}, func(t *testing.T, s *suite) {
+		status, key := s.call(http.MethodPost, "/admin/keys", `{"name":"worker","scopes":["work"],"queues":["conformance"]}`)
+		require.Equal(t, http.StatusCreated, status, key)
+		w := s.work("w1", "MINIASYNQ_API_KEY="+key["secret"].(string))
+		status, elsewhere := s.call(http.MethodPost, "/jobs", `{"kind":"echo","queue":"elsewhere"}`)
+		require.Equal(t, http.StatusCreated, status)
+		require.EqualValues(t, 1, s.ended(s.enqueue("echo", `1`, ""))["result"])
+		require.Equal(t, map[string]any{"conformance": 1.0}, s.workers()[0].(map[string]any)["queues"])
+		status, _ = s.call(http.MethodDelete, "/admin/keys/"+key["id"].(string), "")
+		require.Equal(t, http.StatusNoContent, status)
+		id := s.enqueue("echo", `2`, "")
+		w.signal(syscall.SIGTERM)
+		w.ends(30 * time.Second)
+		for _, left := range []string{id, elsewhere["id"].(string)} {
+			_, job := s.call(http.MethodGet, "/jobs/"+left, "")
+			require.Equal(t, "pending", job["status"])
+		}
 	})
 }
