@@ -87,6 +87,15 @@ func (p Principal) Ended() <-chan struct{} {
 	return p.held.ctx.Done()
 }
 
+// Hold says that the credential is in use beyond the call that it came with, until release: while it is, its end is noticed,
+// and it is not forgotten.
+func (p Principal) Hold() (release func()) {
+	if p.held == nil {
+		return func() {}
+	}
+	return p.held.ring.begin(p.held)
+}
+
 // Queues lists the only queues that exist for the caller; nil: all.
 func (p Principal) Queues() []string { return slices.Clone(p.queues) }
 

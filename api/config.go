@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,13 +21,14 @@ import (
 
 // Config says what the door opens to. Zero values mean the defaults.
 type Config struct {
-	DB       jobs.DB        // a pool. Required.
-	Inserter *jobs.Inserter // Required.
-	Stream   *events.Stream // Required.
-	Overview Overview       // nil: queues have no numbers, statistics are empty
-	Work     Work           // remote workers; nil: 404
-	Hub      http.Handler   // GET /ws; nil: 404. It finds the caller with PrincipalOf.
-	Web      http.Handler   // the dashboard, without the base path; nil: 404
+	DB       jobs.DB         // a pool. Required.
+	Inserter *jobs.Inserter  // Required.
+	Stream   *events.Stream  // Required.
+	Readers  *events.Readers // of the same stream; nil: GET /events is 404. They run beside the server.
+	Overview Overview        // nil: queues have no numbers, statistics are empty
+	Work     Work            // remote workers; nil: 404
+	Hub      http.Handler    // GET /ws; nil: 404. It finds the caller with PrincipalOf.
+	Web      http.Handler    // the dashboard, without the base path; nil: 404
 	// Gatherer is what GET /metrics shows; nil: 404. Registerer takes http_request_seconds; nil: not measured.
 	Gatherer   prometheus.Gatherer
 	Registerer prometheus.Registerer
@@ -57,6 +59,10 @@ type Config struct {
 	Timeout        time.Duration    // of an attempt at a remote worker, for jobs that have none; 0 is 30 minutes
 	Deadline       time.Duration    // of one call of the database, waiting for a connection included; 0 is 10 s
 
+	// Streams of GET /events: after how long a mark says where the reader is, and a ping that the server lives; how long a
+	// stream lasts, and a write may be blocked. 0 is 5 s, 15 s, 1 h and 10 s.
+	StreamMark, StreamPing, StreamLife, SlowAfter time.Duration
+
 	Version, Commit, Node, Environment string
 }
 
@@ -79,6 +85,10 @@ func (c Config) withDefaults() Config {
 	if c.Deadline == 0 {
 		c.Deadline = 10 * time.Second
 	}
+	c.StreamMark = cmp.Or(c.StreamMark, 5*time.Second)
+	c.StreamPing = cmp.Or(c.StreamPing, 15*time.Second)
+	c.StreamLife = cmp.Or(c.StreamLife, time.Hour)
+	c.SlowAfter = cmp.Or(c.SlowAfter, 10*time.Second)
 	if c.GinMode == "" {
 		c.GinMode = "release"
 	}
@@ -135,6 +145,13 @@ func (c Config) validate() error {
 	}
 	if c.Deadline < 100*time.Millisecond {
 		refuse("deadline %s: at least 100ms", c.Deadline)
+	}
+	for name, d := range map[string]time.Duration{
+		"StreamMark": c.StreamMark, "StreamPing": c.StreamPing, "StreamLife": c.StreamLife, "SlowAfter": c.SlowAfter,
+	} {
+		if d < time.Millisecond {
+			refuse("%s %s: at least 1ms", name, d)
+		}
 	}
 	if strings.Contains(c.AdminUser, ":") {
 		refuse("admin user: no colon, basic auth cannot carry it")

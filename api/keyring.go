@@ -43,6 +43,8 @@ type heldCredential struct {
 	ctx context.Context //nolint:containedctx // it is the life of the credential, which outlives every call
 	end context.CancelCauseFunc
 
+	ring *keyring // that holds it; never changes
+
 	name   string // of the key
 	role   string
 	scopes []Scope
@@ -242,6 +244,7 @@ func (k *keyring) take(asked []credentialID, found map[credentialID]*heldCredent
 			before.until, before.checked = h.until, h.checked // nothing else of a credential ever changes
 		case h != nil:
 			h.ctx, h.end = context.WithCancelCause(context.Background())
+			h.ring = k
 			h.usedAt = time.Now()
 			k.held[id] = h
 		}

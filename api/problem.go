@@ -70,8 +70,12 @@ func problemOf(err error) *problem {
 	var refused *jobs.ValidationError
 	var transition *jobs.TransitionError
 	var tooLarge *http.MaxBytesError
-	var epoch *events.EpochError
-	var expired *events.ExpiredError
+	if said, ok := events.Refused(err); ok {
+		kind, _ := problemNamed(said.Problem) // a test holds that each is registered
+		p := refuse(kind, said.Detail)
+		p.extra = said.Members
+		return p
+	}
 	switch {
 	case errors.As(err, &known):
 		return known
@@ -82,10 +86,6 @@ func problemOf(err error) *problem {
 			with("job_status", transition.Status).with("allowed_actions", actionsOf(transition.Status))
 	case errors.As(err, &tooLarge):
 		return bodyTooLarge(tooLarge.Limit)
-	case errors.As(err, &epoch):
-		return refuse(epochChanged, "history was lost or restored: take a snapshot").with("epoch", epoch.Head.Epoch)
-	case errors.As(err, &expired):
-		return refuse(cursorExpired, "older than what is kept: take a snapshot").with("floor", expired.Floor.String())
 	case errors.Is(err, jobs.ErrNotFound):
 		return refuse(notFound, "there is no such thing, or not for this caller")
 	case errors.Is(err, jobs.ErrIdempotencyInFlight):
@@ -96,8 +96,6 @@ func problemOf(err error) *problem {
 		return refuse(idempotencyReused, "the key was used for another request")
 	case errors.Is(err, jobs.ErrCursor):
 		return refuse(cursorInvalid, "the cursor is damaged, or belongs to another query").with("parameter", "cursor")
-	case errors.Is(err, events.ErrCursorInvalid):
-		return refuse(cursorInvalid, "the cursor is malformed, or ahead of the log").with("parameter", "after")
 	case errors.Is(err, jobs.ErrTooBroad):
 		return refuse(queryTooBroad, "the query took more than 3 seconds").
 			with("hint", "name a queue, a status or a span of time")
@@ -108,8 +106,6 @@ func problemOf(err error) *problem {
 		return refuse(unavailable, "the pause is stored, but a claim from before it may still be under way: ask again")
 	case errors.Is(err, jobs.ErrClosed):
 		return refuse(draining, "this node shuts down")
-	case errors.Is(err, events.ErrNotReady):
-		return refuse(unavailable, "this node has not read the stream's state yet")
 	case jobs.Unavailable(err):
 		return refuse(unavailable, "the database cannot be used at the moment")
 	}

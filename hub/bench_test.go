@@ -16,7 +16,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/mini-asynq/mini-asynq/hub"
 	"github.com/mini-asynq/mini-asynq/jobs"
 )
 
@@ -24,7 +23,7 @@ import (
 func BenchmarkIdleSocket(b *testing.B) {
 	const sockets = 2000
 	for b.Loop() {
-		d := open(b, func(c *hub.Config) { c.MaxSocketsPerPrincipal = sockets })
+		d := open(b)
 		address := strings.TrimPrefix(d.server.URL, "http://")
 		used := func() uint64 {
 			var m runtime.MemStats
@@ -71,7 +70,7 @@ func quietSocket(b *testing.B, address, query string) (net.Conn, *bufio.Reader) 
 func BenchmarkFanOut(b *testing.B) {
 	const filtered, whole, queues, perSecond, seconds = 3000, 50, 100, 500, 4
 	for b.Loop() {
-		d := open(b, func(c *hub.Config) { c.MaxSocketsPerPrincipal = filtered + whole })
+		d := open(b)
 		address := strings.TrimPrefix(d.server.URL, "http://")
 		var mu sync.Mutex
 		var took []time.Duration

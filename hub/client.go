@@ -27,20 +27,17 @@ type client struct {
 	conn      *websocket.Conn // read by watch alone
 	wire      *wire
 	principal string
-	filter    *filter
+	revoked   <-chan struct{} // closed when the caller's credential ends; nil: it never does
+	reader    *events.Reader
+	filter    *events.Filter
 	pos       events.Position // the client has everything up to here
-	live      bool            // it was at the head once
 
 	ctx  context.Context // of this client; its cause is the *ending
 	stop context.CancelCauseFunc
 
-	wake  chan struct{} // capacity 1. Sender: the fan, under its lock; never closed
 	pings chan []byte   // capacity 1, the newest counts: pings to answer. Sender: watch; never closed
 	pongs chan struct{} // capacity 1. Sender: watch; never closed
 	read  chan struct{} // closed by watch at its end
-
-	// Guarded by hub.fanMu.
-	seen events.Position
 
 	rest     []byte      // of a frame that is out in part when the client ends
 	timer    *time.Timer // the next ping, or the end of the wait for a pong
@@ -49,11 +46,11 @@ type client struct {
 	pingMark int64       // written when the ping was sent
 }
 
-func newClient(h *Hub, conn *websocket.Conn, w *wire, principal string, after events.Position, f *filter) *client {
+func newClient(h *Hub, conn *websocket.Conn, w *wire, caller Caller, ask request) *client {
 	c := &client{
-		hub: h, conn: conn, wire: w, principal: principal, filter: f, pos: after,
-		wake: make(chan struct{}, 1), pings: make(chan []byte, 1), pongs: make(chan struct{}, 1),
-		read: make(chan struct{}),
+		hub: h, conn: conn, wire: w, principal: caller.Name, revoked: caller.Ended,
+		reader: h.config.Readers.Reader(ask.filter), filter: ask.filter, pos: ask.after,
+		pings: make(chan []byte, 1), pongs: make(chan struct{}, 1), read: make(chan struct{}),
 	}
 	c.ctx, c.stop = context.WithCancelCause(h.base)
 	return c
@@ -107,15 +104,12 @@ func (c *client) recoverPanic() {
 	}
 }
 
-// liveLag is how far behind the head a client that was there still reads from the ring for certain.
-const liveLag = 512
-
 // pump sends events until the client ends.
 func (c *client) pump() {
 	c.timer = time.NewTimer(c.hub.config.PingEvery)
 	defer c.timer.Stop()
-	for c.ctx.Err() == nil {
-		batch, err := c.next()
+	for !c.over() {
+		batch, err := c.reader.Read(c.ctx, c.pos, c.hub.config.BatchEvents)
 		switch {
 		case err != nil:
 			c.end(endingOf(err))
@@ -123,34 +117,24 @@ func (c *client) pump() {
 			c.send(batch)
 			c.tend(closed)
 		default:
-			c.live = true
-			if !c.hub.park(c, c.pos) {
+			if !c.reader.Park(c.pos) {
 				continue
 			}
 			c.hub.signal("parked", c)
 			c.tend(nil)
-			c.pos = c.hub.unpark(c)
+			c.pos = c.reader.Unpark()
 		}
 	}
 }
 
-// next reads the next events. Only a few clients at once may read what may lie outside the ring: the rest of the node
-// needs its connections.
-func (c *client) next() ([]*events.Event, error) {
-	stream := c.hub.config.Stream
-	head, err := stream.Head()
-	if err != nil {
-		return nil, err
+// over tells whether the client has ended; its credential may have, meanwhile.
+func (c *client) over() bool {
+	select {
+	case <-c.revoked:
+		c.end(&ending{code: CloseUnauthorized})
+	default:
 	}
-	if !c.live || head.Seq-c.pos.Seq > liveLag {
-		select {
-		case c.hub.history <- struct{}{}:
-			defer func() { <-c.hub.history }()
-		case <-c.ctx.Done():
-			return nil, c.ctx.Err()
-		}
-	}
-	return stream.Read(c.ctx, c.pos, c.hub.config.BatchEvents)
+	return c.ctx.Err() != nil
 }
 
 // endingOf maps what the stream says while a socket is open.
@@ -183,7 +167,7 @@ func (c *client) send(batch []*events.Event) {
 	}()
 	out.reset()
 	for i, e := range batch {
-		if c.filter.match(e) {
+		if c.filter.Match(e) {
 			out.event(e)
 		}
 		if len(out.bytes) < c.hub.config.BatchBytes && i < len(batch)-1 {
@@ -253,7 +237,7 @@ func (c *client) write(b []byte) (n int, ok bool) {
 		case !errors.Is(err, os.ErrDeadlineExceeded):
 			c.end(&ending{code: CloseBroken})
 			return n, false
-		case c.ctx.Err() != nil:
+		case c.over():
 			return n, false
 		case time.Since(moved) >= c.hub.config.SlowAfter:
 			c.end(&ending{code: CloseSlow})
@@ -280,7 +264,10 @@ func (c *client) tend(enough <-chan struct{}) {
 		select {
 		case <-c.ctx.Done():
 			return
-		case <-c.wake:
+		case <-c.revoked:
+			c.end(&ending{code: CloseUnauthorized})
+			return
+		case <-c.reader.Woken():
 			return
 		case payload := <-c.pings:
 			if !c.control(websocket.PongMessage, payload) {
@@ -379,7 +366,7 @@ func (c *client) goodbye(e *ending) []byte {
 		reason.Cursor, reason.RetryMS = c.pos.String(), 30_000
 	case CloseExpired:
 		reason.Cursor, reason.Floor = c.pos.String(), e.floor.String()
-	case CloseEpoch:
+	case CloseEpoch, CloseUnauthorized:
 		reason.Cursor = c.pos.String()
 	}
 	return appendClose(nil, e.code, reason.encode())

@@ -93,7 +93,7 @@ func (r closeReason) encode() []byte {
 var closeNames = map[CloseCode]string{
 	CloseNormal: "done", CloseGoingAway: "draining", CloseProtocol: "bad_protocol", CloseBinary: "binary",
 	CloseBadText: "bad_text", CloseTooBig: "too_big", CloseInternal: "internal", CloseSilent: "silent",
-	CloseExpired: "cursor_expired", CloseEpoch: "epoch_changed", CloseFlood: "too_many_messages", CloseSlow: "slow",
+	CloseUnauthorized: "unauthorized", CloseExpired: "cursor_expired", CloseEpoch: "epoch_changed", CloseFlood: "too_many_messages", CloseSlow: "slow",
 }
 
 // ending is why a client ends. The zero ending is none.

@@ -16,8 +16,20 @@ import (
 	"github.com/mini-asynq/mini-asynq/events"
 )
 
-// PrincipalFunc says who calls. An unlimited caller does not count against MaxSocketsPerPrincipal.
-type PrincipalFunc func(*http.Request) (name string, unlimited bool)
+// Caller is who asks for a socket, and what of the log exists for him.
+type Caller struct {
+	Name      string
+	Unlimited bool     // does not count against the sockets of a principal
+	Queues    []string // the only ones whose events he sees; nil: all events
+
+	// Ended is closed when the credential ends: its sockets are closed with 4401. nil: it never ends.
+	Ended <-chan struct{}
+	// Hold says that the credential is in use, until release; called once for each socket. It must not block. May be nil.
+	Hold func() (release func())
+}
+
+// PrincipalFunc says who calls.
+type PrincipalFunc func(*http.Request) Caller
 
 // ProblemFunc answers a request with a problem of INTERFACES.md section 4, by its name. detail is made here and holds no
 // secret; extra are further members.
@@ -25,30 +37,26 @@ type ProblemFunc func(w http.ResponseWriter, r *http.Request, name, detail strin
 
 // Config says how the hub serves sockets. Zero values mean the defaults.
 type Config struct {
-	Stream    *events.Stream // Required.
-	Principal PrincipalFunc  // nil: everybody is "anonymous"
-	Problem   ProblemFunc    // nil: a plain problem body
+	Stream    *events.Stream  // Required.
+	Readers   *events.Readers // Required: of the same stream. It runs beside the hub, at least as long.
+	Principal PrincipalFunc   // nil: everybody is "anonymous"
+	Problem   ProblemFunc     // nil: a plain problem body
 
 	// AllowedHosts are hosts, "name" or "name:port", whose pages may open a socket, beside the host that was called.
 	AllowedHosts []string
 	// Scheme tells how the caller reached this server, http or https; nil: by whether the connection is TLS.
 	Scheme func(*http.Request) string
 
-	MaxSockets             int // of this node; 0 is 10000
-	MaxSocketsPerPrincipal int // 0 is 100
-
-	SlowAfter     time.Duration // a write is blocked for so long: cut off; 0 is 10 s
-	SlowLinger    time.Duration // how long the cut-off client may take to read why; 0 is 10 s
-	PingEvery     time.Duration // 0 is 25 s
-	PongWithin    time.Duration // 0 is 10 s
-	CloseWithin   time.Duration // for the client's half of a goodbye; 0 is 1 s
-	MaxMessage    int64         // bytes of an incoming message; 0 is 16 KiB
-	MaxMessages   int           // incoming frames a second; 0 is 50
-	HistoryReads  int           // histories read at once, by all clients; 0 is 2
-	SendBuffer    int           // bytes of the socket's send buffer; 0 is 256 KiB
-	BatchEvents   int           // events of one read; 0 is 256
-	BatchBytes    int           // bytes of one write, about; 0 is 64 KiB
-	GatherPerWake time.Duration // pause of the fan per client that it woke, 50 ms at most; 0 is 10 us, negative: none
+	SlowAfter   time.Duration // a write is blocked for so long: cut off; 0 is 10 s
+	SlowLinger  time.Duration // how long the cut-off client may take to read why; 0 is 10 s
+	PingEvery   time.Duration // 0 is 25 s
+	PongWithin  time.Duration // 0 is 10 s
+	CloseWithin time.Duration // for the client's half of a goodbye; 0 is 1 s
+	MaxMessage  int64         // bytes of an incoming message; 0 is 16 KiB
+	MaxMessages int           // incoming frames a second; 0 is 50
+	SendBuffer  int           // bytes of the socket's send buffer; 0 is 256 KiB
+	BatchEvents int           // events of one read; 0 is 256
+	BatchBytes  int           // bytes of one write, about; 0 is 64 KiB
 
 	Registerer prometheus.Registerer // nil: not measured
 	Log        zerolog.Logger
@@ -56,7 +64,7 @@ type Config struct {
 
 func (c Config) withDefaults() Config {
 	if c.Principal == nil {
-		c.Principal = func(*http.Request) (string, bool) { return "anonymous", false }
+		c.Principal = func(*http.Request) Caller { return Caller{Name: "anonymous"} }
 	}
 	if c.Problem == nil {
 		c.Problem = plainProblem
@@ -69,8 +77,6 @@ func (c Config) withDefaults() Config {
 			return "http"
 		}
 	}
-	c.MaxSockets = cmp.Or(c.MaxSockets, 10_000)
-	c.MaxSocketsPerPrincipal = cmp.Or(c.MaxSocketsPerPrincipal, 100)
 	c.SlowAfter = cmp.Or(c.SlowAfter, 10*time.Second)
 	c.SlowLinger = cmp.Or(c.SlowLinger, 10*time.Second)
 	c.PingEvery = cmp.Or(c.PingEvery, 25*time.Second)
@@ -78,11 +84,9 @@ func (c Config) withDefaults() Config {
 	c.CloseWithin = cmp.Or(c.CloseWithin, time.Second)
 	c.MaxMessage = cmp.Or(c.MaxMessage, 16<<10)
 	c.MaxMessages = cmp.Or(c.MaxMessages, 50)
-	c.HistoryReads = cmp.Or(c.HistoryReads, 2)
 	c.SendBuffer = cmp.Or(c.SendBuffer, 256<<10)
 	c.BatchEvents = cmp.Or(c.BatchEvents, 256)
 	c.BatchBytes = cmp.Or(c.BatchBytes, 64<<10)
-	c.GatherPerWake = cmp.Or(c.GatherPerWake, 10*time.Microsecond)
 	return c
 }
 
@@ -93,14 +97,16 @@ func (c Config) validate() error {
 	if c.Stream == nil {
 		refuse("Stream is required")
 	}
+	if c.Readers == nil {
+		refuse("Readers is required")
+	}
 	for _, host := range c.AllowedHosts {
 		if host == "" || strings.ContainsAny(host, "/ *@") {
 			refuse("allowed host %q: a name, or a name and a port", host)
 		}
 	}
 	for name, n := range map[string]int{
-		"MaxSockets": c.MaxSockets, "MaxSocketsPerPrincipal": c.MaxSocketsPerPrincipal, "MaxMessages": c.MaxMessages,
-		"HistoryReads": c.HistoryReads, "SendBuffer": c.SendBuffer, "BatchEvents": c.BatchEvents, "BatchBytes": c.BatchBytes,
+		"MaxMessages": c.MaxMessages, "SendBuffer": c.SendBuffer, "BatchEvents": c.BatchEvents, "BatchBytes": c.BatchBytes,
 	} {
 		if n < 1 {
 			refuse("%s %d: at least 1", name, n)
@@ -123,25 +129,21 @@ func (c Config) validate() error {
 // Problems that the hub answers with before an upgrade, and their status.
 const (
 	problemParameter  = "invalid-parameter"
-	problemCursor     = "cursor-invalid"
 	problemOrigin     = "cross-origin"
 	problemMethod     = "method-not-allowed"
-	problemEpoch      = "epoch-changed"
-	problemExpired    = "cursor-expired"
 	problemUpgrade    = "upgrade-required"
-	problemTooMany    = "too-many-streams"
 	problemInternal   = "internal"
-	problemNotReady   = "unavailable"
 	problemDraining   = "draining"
 	problemParamExtra = "parameter"
 )
 
+// problemStatus are theirs, and those of events.Refused.
 var problemStatus = map[string]int{
-	problemParameter: http.StatusBadRequest, problemCursor: http.StatusBadRequest, problemOrigin: http.StatusForbidden,
-	problemMethod: http.StatusMethodNotAllowed, problemEpoch: http.StatusConflict, problemExpired: http.StatusGone,
-	problemUpgrade: http.StatusUpgradeRequired, problemTooMany: http.StatusTooManyRequests,
-	problemInternal: http.StatusInternalServerError, problemNotReady: http.StatusServiceUnavailable,
-	problemDraining: http.StatusServiceUnavailable,
+	problemParameter: http.StatusBadRequest, problemOrigin: http.StatusForbidden,
+	problemMethod: http.StatusMethodNotAllowed, problemUpgrade: http.StatusUpgradeRequired,
+	problemInternal: http.StatusInternalServerError, problemDraining: http.StatusServiceUnavailable,
+	"cursor-invalid": http.StatusBadRequest, "epoch-changed": http.StatusConflict, "cursor-expired": http.StatusGone,
+	"too-many-streams": http.StatusTooManyRequests, "unavailable": http.StatusServiceUnavailable,
 }
 
 // plainProblem writes a problem for a hub that stands alone.

@@ -11,15 +11,6 @@ func (h *Hub) OnSignal(fn func(moment, principal, cursor string)) {
 	h.signal = func(moment string, c *client) { fn(moment, c.principal, c.pos.String()) }
 }
 
-// FilterMatches is what the filter of a query says about an event.
-func FilterMatches(query map[string][]string, e *events.Event) (bool, error) {
-	f, err := parseFilter(query)
-	if err != nil {
-		return false, err
-	}
-	return f.match(e), nil
-}
-
 // CutOutbox puts events into an outbox and says what is left to send when n bytes are out: the rest of the frame that was
 // cut, and how many frames are whole.
 func CutOutbox(batch []*events.Event, n int) (all []byte, whole int, rest []byte) {
@@ -43,10 +34,6 @@ func AppendFrame(b []byte, opcode int, payload []byte) []byte { return appendFra
 
 // State says where the hub stands.
 func (h *Hub) State() string {
-	h.mu.Lock()
-	sockets := len(h.clients)
-	h.mu.Unlock()
-	h.fanMu.Lock()
-	defer h.fanMu.Unlock()
-	return fmt.Sprintf("fan at %s, %d sockets, %d parked, %d histories", h.at, sockets, len(h.parked), len(h.history))
+	parked, at := h.config.Readers.Parked()
+	return fmt.Sprintf("fan at %s, %d sockets, %d readers parked", at, h.Sockets(), parked)
 }

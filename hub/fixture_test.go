@@ -81,15 +81,19 @@ func openWith(t testing.TB, streamConfig events.StreamConfig, change ...func(*hu
 	})
 	config := hub.Config{
 		Stream: d.stream,
-		Principal: func(r *http.Request) (string, bool) {
+		Principal: func(r *http.Request) hub.Caller {
 			name := r.Header.Get("X-Caller")
-			return name, name == "unlimited"
+			return hub.Caller{Name: name, Unlimited: name == "unlimited"}
 		},
 	}
 	for _, fn := range change {
 		fn(&config)
 	}
 	var err error
+	if config.Readers == nil {
+		config.Readers, err = events.NewReaders(events.ReadersConfig{Stream: d.stream, MaxEach: 5000})
+		require.NoError(t, err)
+	}
 	d.hub, err = hub.New(config)
 	require.NoError(t, err)
 	d.hub.OnSignal(func(moment, principal, cursor string) {
@@ -100,7 +104,7 @@ func openWith(t testing.TB, streamConfig events.StreamConfig, change ...func(*hu
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
-	for _, run := range []func(context.Context) error{d.stream.Run, pacer.Run, listener.Run, d.hub.Run} {
+	for _, run := range []func(context.Context) error{d.stream.Run, pacer.Run, listener.Run, config.Readers.Run, d.hub.Run} {
 		running.Go(func() { _ = run(ctx) })
 	}
 	d.pacing = func() string {

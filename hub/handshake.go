@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"encoding/base64"
 	"encoding/binary"
-	"errors"
 	"net"
 	"net/http"
 	"net/url"
@@ -94,60 +93,51 @@ func withPort(host, scheme string) string {
 	return net.JoinHostPort(strings.Trim(host, "[]"), port)
 }
 
-// readRequest reads the address: where to begin and what to let through.
-func (h *Hub) readRequest(r *http.Request) (after events.Position, f *filter, refused *refusal) {
+// request is what a socket's address asks for.
+type request struct {
+	after  events.Position // where to begin
+	filter *events.Filter  // what to let through; what the caller may not see is not in it
+}
+
+// readRequest reads the address.
+func (h *Hub) readRequest(r *http.Request, caller Caller) (ask request, refused *refusal) {
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
-		return after, nil, &refusal{problemParameter, "the query cannot be read", nil}
+		return ask, &refusal{problemParameter, "the query cannot be read", nil}
 	}
+	fields := make(map[string][]string)
 	for name, values := range query {
 		switch {
 		case name == paramInclude:
-			return after, nil, badParameter(name, "not available on this socket")
-		case !slices.Contains(knownParameters, name):
-			return after, nil, badParameter(cut(name, 64), "unknown")
+			return ask, badParameter(name, "not available on this socket")
+		case name != paramAfter && !slices.Contains(events.FilterFields(), name):
+			return ask, badParameter(cut(name, 64), "unknown")
 		case len(values) > 1:
-			return after, nil, badParameter(name, "given more than once")
+			return ask, badParameter(name, "given more than once")
 		}
+		fields[name] = strings.Split(values[0], ",")
 	}
-	if f, err = parseFilter(query); err != nil {
-		var fault *filterError
-		if errors.As(err, &fault) {
-			return after, nil, badParameter(fault.field, fault.detail)
-		}
-		return after, nil, &refusal{problemInternal, "the filter cannot be read", nil}
+	filter, err := events.ParseFilter(fields)
+	if err != nil {
+		return ask, refusalOf(err)
 	}
+	ask.filter = filter.Within(caller.Queues)
 	cursor := query.Get(paramAfter)
 	if _, given := query[paramAfter]; given && cursor == "" {
-		return after, nil, badParameter(paramAfter, "a cursor, earliest or latest")
+		return ask, badParameter(paramAfter, "a cursor, earliest or latest")
 	}
-	after, err = h.config.Stream.Resolve(cursor)
-	return after, f, cursorRefusal(err)
+	if ask.after, err = h.config.Stream.Resolve(cursor); err != nil {
+		return ask, refusalOf(err)
+	}
+	return ask, nil
 }
 
-// cursorRefusal maps what the stream says about a cursor.
-func cursorRefusal(err error) *refusal {
-	var epoch *events.EpochError
-	var expired *events.ExpiredError
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, events.ErrCursorInvalid):
-		return &refusal{
-			problemCursor, "the cursor is malformed, or ahead of the log", map[string]any{problemParamExtra: paramAfter},
-		}
-	case errors.As(err, &epoch):
-		return &refusal{
-			problemEpoch, "history was lost or restored: take a snapshot", map[string]any{"epoch": epoch.Head.Epoch},
-		}
-	case errors.As(err, &expired):
-		return &refusal{
-			problemExpired, "older than what is kept: take a snapshot", map[string]any{"floor": expired.Floor.String()},
-		}
-	case errors.Is(err, events.ErrNotReady):
-		return &refusal{problemNotReady, "this node has not read the stream's state yet", nil}
+// refusalOf maps what the log says about a cursor, a filter or one reader more.
+func refusalOf(err error) *refusal {
+	if said, ok := events.Refused(err); ok {
+		return &refusal{said.Problem, said.Detail, said.Members}
 	}
-	return &refusal{problemInternal, "the cursor cannot be looked up", nil}
+	return &refusal{problemInternal, "the log cannot be read", nil}
 }
 
 // cut keeps what a problem repeats of its input short.

@@ -354,7 +354,11 @@ func TestFilteredClientsGetWhatMatchesInOrder(t *testing.T) {
 // W3: too many sockets, of one caller and in all.
 func TestW3LimitsAnswerBeforeTheUpgrade(t *testing.T) {
 	t.Parallel()
-	d := open(t, func(c *hub.Config) { c.MaxSockets, c.MaxSocketsPerPrincipal = 4, 2 })
+	d := open(t, func(c *hub.Config) {
+		var err error
+		c.Readers, err = events.NewReaders(events.ReadersConfig{Stream: c.Stream, Max: 4, MaxEach: 2})
+		require.NoError(t, err)
+	})
 	as := func(name string) http.Header { return upgrade(func(h http.Header) { h.Set("X-Caller", name) }) }
 	ada := d.dial("ada", "")
 	d.dial("ada", "")
@@ -401,9 +405,9 @@ func TestSocketsThatComeAndGoLeaveNothing(t *testing.T) {
 
 func TestConfigIsRefusedWithAllItsFaults(t *testing.T) {
 	t.Parallel()
-	_, err := hub.New(hub.Config{MaxSockets: -1, AllowedHosts: []string{"https://x"}, SlowAfter: -1})
+	_, err := hub.New(hub.Config{MaxMessages: -1, AllowedHosts: []string{"https://x"}, SlowAfter: -1})
 	require.ErrorContains(t, err, "Stream is required")
-	require.ErrorContains(t, err, "MaxSockets")
+	require.ErrorContains(t, err, "MaxMessages")
 	require.ErrorContains(t, err, "allowed host")
 	require.ErrorContains(t, err, "SlowAfter")
 }

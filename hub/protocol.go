@@ -17,9 +17,6 @@ const (
 	paramInclude = "include"
 )
 
-// knownParameters are all of them; any other is refused.
-var knownParameters = []string{paramAfter, "types", "queues", "kinds", "job_ids", "tags"}
-
 // outbox collects the frames of one write. Frames of a server are not masked and one write holds many of them, so they
 // are put together here and not by the library: one copy and one system call for a batch, and after a write that stopped
 // half way it is known which frames are out. Measured (BenchmarkSend, 16 events, loopback, 2 cores, 2026-11): 0.36

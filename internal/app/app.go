@@ -83,6 +83,7 @@ type node struct {
 	overview *events.Overview
 	metrics  *events.Metrics
 	demo     bool
+	readers  *events.Readers
 	hub      *hub.Hub
 	api      *api.Server
 }
@@ -113,17 +114,27 @@ func (n *node) wire(documentedPassword bool) (err error) {
 	if err != nil {
 		return err
 	}
+	n.readers, err = events.NewReaders(events.ReadersConfig{
+		Stream: n.engine.Stream, Max: c.MaxSockets, MaxEach: c.MaxSocketsEach,
+		Log: c.Log.With().Str("component", "readers").Logger(),
+	})
+	if err != nil {
+		return err
+	}
 	n.hub, err = hub.New(hub.Config{
-		Principal: func(r *http.Request) (string, bool) {
+		Principal: func(r *http.Request) hub.Caller {
 			caller, _ := api.PrincipalOf(r)
-			return caller.Name, caller.Anonymous() && c.loopback()
+			return hub.Caller{
+				Name: caller.Name, Unlimited: caller.Anonymous() && c.loopback(), Queues: caller.Queues(),
+				Ended: caller.Ended(), Hold: caller.Hold,
+			}
 		},
 		// The API is made from the hub; by the time of a request it is there.
 		Scheme: func(r *http.Request) string { return n.api.Scheme(r) },
 		Problem: func(w http.ResponseWriter, r *http.Request, name, detail string, extra map[string]any) {
 			n.api.Refuse(w, r, name, detail, extra)
 		},
-		Stream: n.engine.Stream, AllowedHosts: hosts, MaxSockets: c.MaxSockets, MaxSocketsPerPrincipal: c.MaxSocketsEach,
+		Stream: n.engine.Stream, Readers: n.readers, AllowedHosts: hosts,
 		Registerer: metrics, Log: c.Log.With().Str("component", "hub").Logger(),
 	})
 	if err != nil {
@@ -138,7 +149,7 @@ func (n *node) wire(documentedPassword bool) (err error) {
 	}
 	n.api, err = api.New(api.Config{
 		DB: n.engine.Door, Inserter: n.engine.Inserter, Stream: n.engine.Stream, Overview: n.overview,
-		Work: n.engine.Dispatcher, Retry: c.Retry, Timeout: c.JobTimeout,
+		Readers: n.readers, Work: n.engine.Dispatcher, Retry: c.Retry, Timeout: c.JobTimeout,
 		Hub: n.hub, Web: web.Handler(c.BasePath, c.Dev), Gatherer: metrics, Registerer: metrics,
 		Health: n.health, Log: c.Log.With().Str("component", "api").Logger(),
 		BasePath: c.BasePath, GinMode: c.GinMode, Bind: c.Bind, BindIsLoopback: c.loopback(),
@@ -187,7 +198,7 @@ func (n *node) run(ctx context.Context, down *stops) error {
 	parts, endParts := context.WithCancelCause(context.WithoutCancel(ctx))
 	working, endWork := context.WithCancel(parts)
 	var wg sync.WaitGroup
-	failed := make(chan error, 6) // capacity: one for each part
+	failed := make(chan error, 7) // capacity: one for each part
 	start := func(ctx context.Context, name string, run func(context.Context) error) {
 		// Ends when its context does; the step "parts" or "engine" waits for it.
 		wg.Go(func() {
@@ -205,6 +216,7 @@ func (n *node) run(ctx context.Context, down *stops) error {
 		start(working, "database", n.db.watch) // no longer than the engine, or it would undo its stop
 	}
 	start(parts, "overview", n.overview.Run)
+	start(parts, "readers", n.readers.Run)
 	start(parts, "hub", n.hub.Run)
 	start(parts, "api", n.api.Run)
 	server := n.api.HTTPServer()
