@@ -92,6 +92,8 @@ func TestEveryRouteHasAPolicyAndKeepsIt(t *testing.T) {
 		"GET /api/v1/health":                      {open, 200},
 		"GET /api/v1/health/live":                 {open, 200},
 		"GET /api/v1/health/ready":                {open, 200},
+		"GET /api/v1/events":                      {read, 200},
+		"GET /api/v1/events/position":             {read, 200},
 		"GET /api/v1/metrics":                     {read, 200},
 		"GET /api/v1/ws":                          {read, 426},
 		"GET /problems/:name":                     {open, 404},

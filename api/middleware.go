@@ -26,6 +26,7 @@ type call struct {
 	local     bool       // from this machine, by nobody's hand
 	foreign   bool       // from another origin that may call with bearer keys only
 	principal Principal
+	lasting   bool // a stream, whose life is no answer's time
 }
 
 const callKey = "miniasynq.call"
@@ -53,6 +54,7 @@ type contextKey int
 const (
 	requestIDKey contextKey = iota
 	principalKey
+	connKey // the net.Conn that a request came on
 )
 
 func requestIDFrom(ctx context.Context) string {
@@ -113,7 +115,7 @@ func (s *Server) begin(c *gin.Context) {
 // end logs and measures. No query, header or body: they may hold payloads and tickets.
 func (s *Server) end(c *gin.Context, known *call, took time.Duration) {
 	route, status := routeOf(c), c.Writer.Status()
-	if s.seconds != nil && !strings.HasSuffix(route, "/ws") { // a socket's life is no answer's time
+	if s.seconds != nil && !known.lasting && !strings.HasSuffix(route, "/ws") { // a socket's life is no answer's time
 		s.seconds.WithLabelValues(route, methodLabel(c.Request.Method), strconv.Itoa(status)).Observe(took.Seconds())
 	}
 	if line := s.config.Log.Debug(); line.Enabled() {

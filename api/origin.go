@@ -118,7 +118,8 @@ func (s *Server) fromListedOrigin(c *gin.Context, origin string) *problem {
 		return nil
 	case bearer:
 		header.Set("Access-Control-Allow-Origin", origin)
-		header.Set("Access-Control-Expose-Headers", "ETag, Location, Retry-After, X-Request-Id, Idempotency-Replayed, Allow")
+		header.Set("Access-Control-Expose-Headers", "ETag, Location, Retry-After, X-Request-Id, Idempotency-Replayed, Allow, "+
+			headerResumed+", "+headerUntil)
 		callOf(c).foreign = true
 		return nil
 	case c.Request.Method == http.MethodGet:

@@ -87,6 +87,12 @@ func (s *Server) policy() []route {
 			route{post, prefix + "/admin/workers/:id/drain", ScopeOperate, 0, s.drainWorker},
 		)
 	}
+	if s.config.Readers != nil {
+		table = append(table,
+			route{get, prefix + "/events", ScopeRead, 0, s.readEvents},
+			route{get, prefix + "/events/position", ScopeRead, 0, s.eventPosition},
+		)
+	}
 	if s.config.Gatherer != nil {
 		table = append(table, route{get, prefix + "/metrics", ScopeRead, ofAllQueues, s.metricsHandler()})
 	}

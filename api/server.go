@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	stdlog "log"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -35,6 +36,7 @@ type Server struct {
 	reads    *reads
 	failures *failures
 	keys     *keyring
+	log      readers
 	admin    credential
 	batches  *semaphore.Weighted      // bytes of batches
 	exempt   []string                 // templates of the addresses that any Host may name
@@ -65,6 +67,11 @@ func New(config Config) (*Server, error) {
 		s.seconds = newRequestSeconds()
 		if err := config.Registerer.Register(s.seconds); err != nil {
 			return nil, errors.Join(errors.New("api: register http_request_seconds"), err)
+		}
+	}
+	if config.Registerer != nil && config.Readers != nil {
+		if err := s.log.register(config.Registerer); err != nil {
+			return nil, errors.Join(errors.New("api: register the numbers of streams"), err)
 		}
 	}
 	config.Stream.Tap(s.keys.fold)
@@ -118,7 +125,10 @@ func (s *Server) Handler() http.Handler {
 // live longer than any: each request gets a deadline of its own.
 func (s *Server) HTTPServer() *http.Server {
 	return &http.Server{
-		Handler:           s.Handler(),
+		Handler: s.Handler(),
+		ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
+			return context.WithValue(ctx, connKey, conn)
+		},
 		ReadHeaderTimeout: headerTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,

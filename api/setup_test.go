@@ -34,12 +34,13 @@ const testLease = 30 * time.Second
 
 // door is a node's REST door on a database of its own, as a caller from this machine sees it.
 type door struct {
-	t      testing.TB
-	url    string // http://127.0.0.1:port
-	dsn    string
-	pool   *pgxpool.Pool
-	server *api.Server
-	stream *events.Stream
+	t       testing.TB
+	url     string // http://127.0.0.1:port
+	dsn     string
+	pool    *pgxpool.Pool
+	server  *api.Server
+	stream  *events.Stream
+	readers *events.Readers
 	// For remote workers: with a lease of testLease.
 	dispatch *dispatcher.Dispatcher
 
@@ -99,14 +100,17 @@ func setupOn(t testing.TB, dsn string, change ...func(*api.Config)) *door {
 		DB: pool, Inserter: inserter, Stream: d.stream, Overview: overview, Log: zerolog.New(d.log).Level(zerolog.DebugLevel),
 		Work: d.dispatch, Retry: jobs.RetryPolicy{Strategy: jobs.Fixed, Interval: time.Hour}, BindIsLoopback: true, AdminPassword: password, Node: "test-node", Version: "v0", GinMode: "test",
 	}
+	config.Readers, err = events.NewReaders(events.ReadersConfig{Stream: d.stream})
+	require.NoError(t, err)
 	for _, fn := range change {
 		fn(&config)
 	}
+	d.readers = config.Readers
 	d.server, err = api.New(config)
 	require.NoError(t, err)
 
 	var running sync.WaitGroup
-	services := []func(context.Context) error{d.stream.Run, pacer.Run, listener.Run, inserter.Run, overview.Run, d.server.Run, d.dispatch.Run}
+	services := []func(context.Context) error{d.stream.Run, pacer.Run, listener.Run, inserter.Run, overview.Run, config.Readers.Run, d.server.Run, d.dispatch.Run}
 	for _, run := range services {
 		running.Go(func() { _ = run(ctx) })
 	}

@@ -198,3 +198,15 @@ func appendString(b []byte, s string) []byte {
 	b = append(b, s...)
 	return append(b, '"')
 }
+
+// AppendWithPayload appends the event with the payload of its job as a member; nil is null: the job is gone, or the event
+// is about none.
+func (e *Event) AppendWithPayload(b []byte, payload json.RawMessage) []byte {
+	body := e.JSON()
+	b = append(b, body[:len(body)-1]...)
+	b = append(b, `,"payload":`...)
+	if payload == nil {
+		payload = json.RawMessage("null")
+	}
+	return append(append(b, payload...), '}')
+}
