@@ -47,6 +47,8 @@ var floors = map[string]room{
 	"dispatcher": {floor: 3, only: []string{"jobs", "internal/failpoint"}},
 	"events":     {floor: 2, only: []string{"jobs", "internal/failpoint"}},
 	"jobs":       {floor: 1, only: []string{"internal/failpoint"}},
+	// What a node and a test of a handler do alike with an attempt.
+	"internal/attempt": {floor: 2, only: []string{"jobs"}},
 	"migrations": {floor: 0, beside: []string{"internal/failpoint"}},
 
 	// Leaves: they know nothing of the product.
@@ -60,7 +62,8 @@ var floors = map[string]room{
 	// Helpers of tests.
 	"internal/pgtest":     {floor: 5, testOnly: true},
 	"internal/invariants": {floor: 0, only: nothing, testOnly: true},
-	"jobs/jobstest":       {floor: 2, only: []string{"jobs"}, testOnly: true},
+	// Whoever only enqueues tests with it as well: it must cost no more than jobs does.
+	"jobs/jobstest": {floor: 3, only: []string{"jobs", "internal/attempt"}, testOnly: true},
 }
 
 // Groups of packages that share a budget.

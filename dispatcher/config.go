@@ -10,12 +10,15 @@ import (
 	"github.com/mini-asynq/mini-asynq/jobs"
 )
 
+// MinLease is the shortest lease that can be kept alive.
+const MinLease = 300 * time.Millisecond
+
 // Config says how a node dispatches. Zero values mean the defaults.
 type Config struct {
 	Store Store  // Required.
 	Node  string // becomes locked_by; unique for each start of a process. Required.
 
-	Lease time.Duration    // visibility timeout; 0 is 30 s, at least 300 ms
+	Lease time.Duration    // visibility timeout; 0 is 30 s, at least MinLease
 	Retry jobs.RetryPolicy // of jobs whose lease expired again and again, and of what remote workers report as failed
 	// Timeout of an attempt, for jobs that have none of their own; 0 is 30 minutes.
 	Timeout time.Duration
@@ -59,8 +62,8 @@ func (c Config) validate() error {
 	if c.Node == "" {
 		faults = append(faults, errors.New("Node is required"))
 	}
-	if c.Lease < 300*time.Millisecond {
-		faults = append(faults, fmt.Errorf("lease %s: at least 300ms", c.Lease))
+	if c.Lease < MinLease {
+		faults = append(faults, fmt.Errorf("lease %s: at least %s", c.Lease, MinLease))
 	}
 	if err := c.Retry.Validate(); err != nil {
 		faults = append(faults, err)

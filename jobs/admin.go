@@ -232,8 +232,7 @@ func inTx(ctx context.Context, db DB, action string, fn func(pgx.Tx) error) erro
 		return fmt.Errorf("%s: %w", action, err)
 	}
 	if _, nested := db.(pgx.Tx); nested {
-		// The setting would last until the caller's transaction ends, and with it the guard would be off.
-		if _, err := tx.Exec(ctx, `SELECT set_config('mini_asynq.moving', 'off', true)`); err != nil {
+		if _, err := tx.Exec(ctx, restSQL); err != nil {
 			return fmt.Errorf("%s: %w", action, err)
 		}
 	}

@@ -274,6 +274,10 @@ func (t Turn) try(ctx context.Context, db DB) (TurnResult, error) {
 	if batch.Len() == 0 {
 		return result, nil
 	}
+	_, nested := db.(pgx.Tx)
+	if nested && len(t.Outcomes) > 0 {
+		batch.Queue(restSQL)
+	}
 	sentAt := time.Now() // monotonic: leases are counted from before the request left
 	answers := db.SendBatch(ctx, batch)
 	err := func() error {
@@ -309,7 +313,10 @@ func (t Turn) try(ctx context.Context, db DB) (TurnResult, error) {
 	if closeErr := answers.Close(); err == nil {
 		err = closeErr
 	}
-	if err != nil {
+	switch {
+	case err != nil && nested:
+		return TurnResult{}, err // the caller's transaction has not committed yet
+	case err != nil:
 		return TurnResult{}, commitUnknown(err)
 	}
 	return result, nil

@@ -16,6 +16,9 @@ var (
 	// ErrLeaseLost means that the fence is not the current one: the attempt was ended by somebody else, and what was
 	// said about it changed nothing.
 	ErrLeaseLost = errors.New("jobs: lease lost")
+	// ErrNotCommitted fails an attempt whose handler called CompleteTx and returned no error, but whose transaction did
+	// not commit: the job is not completed, and neither is what the handler wrote.
+	ErrNotCommitted = errors.New("jobs: the transaction that completed the job was not committed")
 	// ErrIdempotencyInFlight means that the first request with this key still runs: try again.
 	ErrIdempotencyInFlight = errors.New("jobs: the first request with this idempotency key is still in flight")
 	// ErrIdempotencyReused means that the key was used for another request.

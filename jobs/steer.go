@@ -71,9 +71,11 @@ var ErrResultTooLarge = errors.New("jobs: result too large")
 type Handling struct {
 	Job      *Claimed
 	Progress func(ctx context.Context, percent float64, message string) error // nil: nobody keeps it
+	Flush    func(ctx context.Context, db DB) error                           // stores the report that Progress holds back; nil: none is
 
-	mu     sync.Mutex // guards result
-	result json.RawMessage
+	mu         sync.Mutex // guards the rest
+	result     json.RawMessage
+	completing bool // CompleteTx was called
 }
 
 type handlingKey struct{}

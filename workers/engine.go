@@ -3,7 +3,6 @@ package workers
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -23,9 +22,12 @@ import (
 
 // Config is everything a node needs. Zero values mean the defaults.
 type Config struct {
-	// DatabaseURL names the database, in any form that pgx reads. Required.
+	// DatabaseURL names the database, in any form that pgx reads. It or Pool is required.
 	DatabaseURL string
-	// ListenURL is a direct connection to it, for LISTEN and the pacer, when DatabaseURL goes through a pooler.
+	// Pool is the program's own. The node enqueues through it, opens the connections that it needs besides in the same
+	// way (address, TLS, BeforeConnect, AfterConnect), and leaves it open at the end.
+	Pool *pgxpool.Pool
+	// ListenURL is a direct connection, for LISTEN and the pacer, when the others go through a pooler.
 	ListenURL string
 	Registry  *Registry // nil: this node runs no handlers
 
@@ -42,7 +44,7 @@ type Config struct {
 	KeepDead   time.Duration // dead jobs; 0 is 90 days
 	KeepEvents time.Duration // events; 0 is 3 days
 
-	// DoorConns is how many connections enqueues and other calls of this process may use; 0 is 12.
+	// DoorConns is how many connections enqueues and other calls of this process may use; 0 is 12. Pool has its own number.
 	DoorConns int
 	Migrate   bool // bring the schema to head at the start; else an old one is refused
 
@@ -60,9 +62,6 @@ type Config struct {
 func (c Config) withDefaults() Config {
 	if c.Node == "" {
 		c.Node = nodeName()
-	}
-	if c.ListenURL == "" {
-		c.ListenURL = c.DatabaseURL
 	}
 	if c.Lease == 0 {
 		c.Lease = 30 * time.Second
@@ -131,37 +130,6 @@ type Engine struct {
 	queues chan []string // capacity 16: names of new queues, from whoever saw them
 }
 
-// NewEngine connects, brings the schema to head or checks it, and publishes the settings. The caller runs the engine or
-// closes it.
-func NewEngine(ctx context.Context, config Config) (*Engine, error) {
-	config = config.withDefaults()
-	if config.DatabaseURL == "" {
-		return nil, errors.New("workers: DatabaseURL is required")
-	}
-	e := &Engine{config: config, Node: config.Node, queues: make(chan []string, 16)}
-	if err := e.prepare(ctx); err != nil {
-		return nil, err
-	}
-	if err := e.open(ctx); err != nil {
-		e.Close()
-		return nil, err
-	}
-	if err := e.wire(); err != nil {
-		e.Close()
-		return nil, err
-	}
-	differed, err := jobs.Publish(ctx, e.keeper, e.config.Settings)
-	if err != nil {
-		e.Close()
-		return nil, err
-	}
-	for _, s := range differed {
-		config.Log.Warn().Str("setting", s.Name).RawJSON("before", s.Value).
-			Msg("another node published another value: this one's counts now")
-	}
-	return e, nil
-}
-
 // prepare looks after the schema, over a connection of its own.
 func (e *Engine) prepare(ctx context.Context) error {
 	conn, err := e.connectDirect(ctx)
@@ -177,13 +145,17 @@ func (e *Engine) prepare(ctx context.Context) error {
 
 func (e *Engine) open(ctx context.Context) (err error) {
 	pinned := jobs.PlanSettings()
-	if e.turns, err = openPool(ctx, e.config.DatabaseURL, jobs.ClaimApplicationName, turnConns, pinned); err != nil {
+	if e.turns, err = e.openPool(ctx, jobs.ClaimApplicationName, turnConns, pinned); err != nil {
 		return err
 	}
-	if e.keeper, err = openPool(ctx, e.config.DatabaseURL, "mini-asynq/keeper", keeperConns, pinned); err != nil {
+	if e.keeper, err = e.openPool(ctx, "mini-asynq/keeper", keeperConns, pinned); err != nil {
 		return err
 	}
-	e.Door, err = openPool(ctx, e.config.DatabaseURL, "mini-asynq/door", e.config.DoorConns, map[string]string{
+	if e.config.Pool != nil {
+		e.Door = e.config.Pool
+		return nil
+	}
+	e.Door, err = e.openPool(ctx, "mini-asynq/door", e.config.DoorConns, map[string]string{
 		// A table that is locked is an answer of 503, not a line of callers.
 		"jit": "off", "lock_timeout": "2000",
 	})
@@ -194,10 +166,10 @@ func (e *Engine) open(ctx context.Context) (err error) {
 // an idle node sends no statement for it.
 const pingAfter = time.Minute
 
-func openPool(ctx context.Context, url, name string, conns int, params map[string]string) (*pgxpool.Pool, error) {
-	config, err := pgxpool.ParseConfig(url)
+func (e *Engine) openPool(ctx context.Context, name string, conns int, params map[string]string) (*pgxpool.Pool, error) {
+	config, err := e.config.connections()
 	if err != nil {
-		return nil, fmt.Errorf("read the database's address: %w", err)
+		return nil, err
 	}
 	config.MaxConns = int32(conns) //nolint:gosec // a small number
 	config.ShouldPing = func(_ context.Context, p pgxpool.ShouldPingParams) bool { return p.IdleDuration > pingAfter }
@@ -215,9 +187,15 @@ func openPool(ctx context.Context, url, name string, conns int, params map[strin
 // connectDirect opens a connection that is not pooled, with tight limits on how long a dead peer goes unnoticed: it may
 // hold the pacer's lock.
 func (e *Engine) connectDirect(ctx context.Context) (*pgx.Conn, error) {
-	config, err := pgx.ParseConfig(e.config.ListenURL)
+	pooled, err := e.config.connections()
 	if err != nil {
-		return nil, fmt.Errorf("read the database's address: %w", err)
+		return nil, err
+	}
+	config := pooled.ConnConfig
+	if e.config.ListenURL != "" {
+		if config, err = pgx.ParseConfig(e.config.ListenURL); err != nil {
+			return nil, fmt.Errorf("read the address for LISTEN: %w", err)
+		}
 	}
 	config.ConnectTimeout = 5 * time.Second
 	maps.Copy(config.RuntimeParams, jobs.PlanSettings())
@@ -225,7 +203,20 @@ func (e *Engine) connectDirect(ctx context.Context) (*pgx.Conn, error) {
 		"application_name": "mini-asynq/direct", "tcp_keepalives_idle": "5", "tcp_keepalives_interval": "2",
 		"tcp_keepalives_count": "3", "tcp_user_timeout": "10000",
 	})
-	return pgx.ConnectConfig(ctx, config)
+	if pooled.BeforeConnect != nil {
+		if err := pooled.BeforeConnect(ctx, config); err != nil {
+			return nil, fmt.Errorf("prepare a connection: %w", err)
+		}
+	}
+	conn, err := pgx.ConnectConfig(ctx, config)
+	if err != nil || pooled.AfterConnect == nil {
+		return conn, err
+	}
+	if err := pooled.AfterConnect(ctx, conn); err != nil {
+		_ = conn.Close(ctx)
+		return nil, fmt.Errorf("prepare a connection: %w", err)
+	}
+	return conn, nil
 }
 
 // wire connects the parts: what is heard and what is read becomes wake-ups.
@@ -276,9 +267,7 @@ func (e *Engine) wire() (err error) {
 	})
 	e.Inserter = jobs.NewInserter(e.Door, jobs.InserterConfig{Stored: e.stored})
 	if c.Registry != nil {
-		e.Pool, err = NewPool(c.Registry, e.Dispatcher, PoolConfig{
-			Slots: c.Slots, Timeout: c.Timeout, Retry: c.Retry, Queues: c.Queues, DB: e.keeper, Log: component("workers"),
-		})
+		e.Pool, err = NewPool(c.Registry, e.Dispatcher, c.pool(e.keeper))
 	}
 	return err
 }
@@ -435,14 +424,14 @@ func (e *Engine) Run(ctx context.Context) error {
 	return cause
 }
 
-// Close gives the connections back. Run does it at its end; only who never runs the engine calls it.
+// Close gives the connections back that the engine opened. Run does it at its end; only who never runs the engine calls it.
 func (e *Engine) Close() {
 	closed := make(chan struct{})
 	// pgxpool waits for connections that are in use; one that hangs must not hold up the stop.
 	go func() {
 		defer close(closed)
 		for _, pool := range []*pgxpool.Pool{e.turns, e.keeper, e.Door} {
-			if pool != nil {
+			if pool != nil && pool != e.config.Pool {
 				pool.Close()
 			}
 		}

@@ -26,7 +26,7 @@ type email struct {
 func TestTypedHandlerGetsItsPayloadAndStoresAResult(t *testing.T) {
 	f := setup(t)
 	registry := workers.NewRegistry()
-	workers.Handle(registry, "email.send", func(ctx context.Context, job *jobs.Claimed, mail email) error {
+	workers.Handle(registry, jobs.Kind[email]{Name: "email.send"}, func(ctx context.Context, job *jobs.Claimed, mail email) error {
 		return jobs.SetResult(ctx, map[string]string{"sent": mail.To})
 	})
 	f.start(workers.Config{Registry: registry})
@@ -194,7 +194,7 @@ func TestZombieCannotFinish(t *testing.T) {
 	proxy := pgtest.NewProxy(t, f.db.DSN())
 	release := make(chan struct{})
 	running, causes := make(chan struct{}), make(chan error, 1)
-	zombie, err := workers.NewEngine(t.Context(), workers.Config{
+	zombie, err := workers.New(t.Context(), workers.Config{
 		DatabaseURL: proxy.DSN(f.db.DSN()), Lease: time.Second, Grace: time.Second, Node: "zombie",
 		Registry: handler(func(ctx context.Context, _ *jobs.Claimed) error {
 			close(running)
@@ -313,7 +313,7 @@ func TestTwoNodesShareTheWork(t *testing.T) {
 func TestDatabaseOutageLosesNothing(t *testing.T) {
 	t.Parallel()
 	cluster := pgtest.NewCluster(t, nil)
-	engine, err := workers.NewEngine(t.Context(), workers.Config{
+	engine, err := workers.New(t.Context(), workers.Config{
 		DatabaseURL: cluster.DSN(), Lease: 2 * time.Second, Slots: 10, Grace: time.Second,
 		Retry:    jobs.RetryPolicy{Strategy: jobs.Fixed, Interval: 50 * time.Millisecond},
 		Registry: handler(func(context.Context, *jobs.Claimed) error { return nil }),
@@ -368,9 +368,9 @@ func TestDatabaseOutageLosesNothing(t *testing.T) {
 
 func TestEngineRefusesBadSettings(t *testing.T) {
 	f := setup(t)
-	_, err := workers.NewEngine(t.Context(), workers.Config{})
+	_, err := workers.New(t.Context(), workers.Config{})
 	require.Error(t, err)
-	_, err = workers.NewEngine(t.Context(), workers.Config{
+	_, err = workers.New(t.Context(), workers.Config{
 		DatabaseURL: f.db.DSN(), Registry: workers.NewRegistry(), Slots: -1, Timeout: time.Millisecond, Queues: map[string]int{"q": 0},
 	})
 	require.ErrorContains(t, err, "slots")
@@ -390,7 +390,7 @@ func TestStartStopStorm(t *testing.T) {
 	for range 3 {
 		wg.Go(func() {
 			for range 3 {
-				engine, err := workers.NewEngine(context.Background(), workers.Config{
+				engine, err := workers.New(context.Background(), workers.Config{
 					DatabaseURL: f.db.DSN(), Slots: 5, Grace: time.Second, Lease: time.Second,
 					Registry: handler(func(context.Context, *jobs.Claimed) error { return nil }),
 				})

@@ -2,15 +2,12 @@ package workers
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"math/rand/v2"
-	"reflect"
-	"runtime/debug"
 	"sync/atomic"
 	"time"
 
 	"github.com/mini-asynq/mini-asynq/dispatcher"
+	attempts "github.com/mini-asynq/mini-asynq/internal/attempt"
 	"github.com/mini-asynq/mini-asynq/jobs"
 )
 
@@ -47,7 +44,7 @@ func (p *Pool) newAttempt(work *dispatcher.Work) *attempt {
 	a.handling.Job = job
 	if p.config.DB != nil {
 		a.progress.db, a.progress.lease = p.config.DB, jobs.Lease{JobID: job.ID, Fence: job.Fence}
-		a.handling.Progress = a.progress.report
+		a.handling.Progress, a.handling.Flush = a.progress.report, a.progress.store
 	}
 	a.ctx.values, a.ctx.deadline = jobs.WithHandling(context.Background(), &a.handling), deadline
 	return a
@@ -61,16 +58,22 @@ func (p *Pool) execute(s *slot, work *dispatcher.Work) {
 		a.ctx.end(jobs.ErrShutdown)
 	}
 	work.OnStop(a.ctx.end)
-	err := call(&a.ctx, p.registry.handler(work.Job.Kind), work.Job)
+	err := attempts.Call(&a.ctx, p.registry, work.Job)
 	a.progress.flush(&a.ctx)
-	p.settle(a, p.classify(&a.ctx, &a.handling, err))
+	stored := p.stored
+	if a.handling.CompletedInTx() {
+		if stored = p.storedAfterTx; err == nil {
+			stored = nil // that the row is gone is how it should be
+		}
+	}
+	p.settle(a, attempts.Classify(&a.ctx, &a.handling, err, p.config.Retry), stored)
 }
 
 // settle reports how an attempt ended, unless its job was given up: then only the slot comes back.
-func (p *Pool) settle(a *attempt, outcome jobs.Outcome) {
+func (p *Pool) settle(a *attempt, outcome jobs.Outcome, stored func(*dispatcher.Work, jobs.Verdict)) {
 	a.ctx.end(nil)
 	if a.phase.CompareAndSwap(attemptRuns, attemptEnded) {
-		p.finish(a.work, outcome)
+		a.work.Finish(outcome, stored)
 	} else {
 		p.abandoned.Add(-1)
 	}
@@ -101,111 +104,8 @@ func (p *Pool) abandonLate(done <-chan struct{}) {
 	}
 }
 
-// call calls the handler, and makes an error of a panic.
-func call(ctx context.Context, h Handler, job *jobs.Claimed) (err error) {
-	defer func() {
-		if value := recover(); value != nil {
-			err = &PanicError{Value: value, Stack: string(debug.Stack())}
-		}
-	}()
-	if h == nil {
-		return errNoHandler
-	}
-	return h.Handle(ctx, job)
-}
-
-var errNoHandler = errors.New("workers: no handler for this kind")
-
-// PanicError is a panic of a handler as an error.
-type PanicError struct {
-	Value any // nil: the handler called runtime.Goexit
-	Stack string
-}
-
-func (e *PanicError) Error() string {
-	if e.Value == nil {
-		return "the handler ended its goroutine"
-	}
-	return fmt.Sprintf("panic: %v", e.Value)
-}
-
-// classify makes an outcome of what a handler returned. The error is the handler's code, too: one that panics when it is
-// asked (a nil pointer in an interface) fails the attempt and not the node.
-func (p *Pool) classify(ctx context.Context, h *jobs.Handling, err error) (outcome jobs.Outcome) {
-	job := &h.Job.Job
-	defer func() {
-		if value := recover(); value != nil {
-			failure := failureOf(job.Kind, &PanicError{Value: value, Stack: string(debug.Stack())})
-			outcome = jobs.Fail(job, failure, p.config.Retry.Next(job.BudgetAttempts()))
-		}
-	}()
-	if err == nil {
-		return jobs.Complete(job, h.Result())
-	}
-	var steer *jobs.SteerError
-	cause := context.Cause(ctx)
-	switch {
-	case errors.Is(err, errNoHandler):
-		// The registry lost a kind that it was claimed for: somebody else may know it.
-		return jobs.Release(job, "worker")
-	case errors.As(err, &steer):
-		switch {
-		case steer.Kind == jobs.OutcomeSnoozed:
-			return jobs.SnoozeFor(job, steer.Delay)
-		case steer.Kind == jobs.OutcomeCancelled:
-			return jobs.CancelByWorker(job, failureOf(job.Kind, err))
-		case steer.Final:
-			return jobs.FailFinally(job, failureOf(job.Kind, err))
-		case steer.Delay > 0:
-			return jobs.Fail(job, failureOf(job.Kind, err), spread(steer.Delay))
-		}
-	case errors.Is(cause, jobs.ErrLeaseLost):
-		// It was told to stop because this node lost touch. If the fence still holds, nothing has failed; if it does
-		// not, the word is refused.
-		return jobs.Release(job, "lost_claim")
-	case errors.Is(cause, jobs.ErrShutdown):
-		// It was told to stop, not to fail.
-		return jobs.Release(job, "shutdown")
-	case errors.Is(cause, jobs.ErrTimeout):
-		return jobs.TimeOut(job, failureOf(job.Kind, err), p.config.Retry.Next(job.BudgetAttempts()))
-	}
-	return jobs.Fail(job, failureOf(job.Kind, err), p.config.Retry.Next(job.BudgetAttempts()))
-}
-
 func (p *Pool) timedOut(job *jobs.Claimed, timeout time.Duration) jobs.Outcome {
 	failure := jobs.NewFailure(job.Kind, "Timeout",
 		fmt.Sprintf("still running %s after its timeout of %s", jobs.Overtime, timeout), "")
 	return jobs.TimeOut(&job.Job, failure, p.config.Retry.Next(job.BudgetAttempts()))
-}
-
-// spread lets jobs that were told the same delay not come back in one instant: at most 10 % later, never earlier.
-func spread(d time.Duration) time.Duration {
-	return d + time.Duration(float64(d)/10*rand.Float64()) //nolint:gosec // jitter needs no secrecy
-}
-
-// failureOf describes an error in texts that can be stored.
-func failureOf(kind string, err error) *jobs.Failure {
-	var panicked *PanicError
-	stack := ""
-	if errors.As(err, &panicked) {
-		stack = panicked.Stack
-	}
-	return jobs.NewFailure(kind, typeOf(err), err.Error(), stack)
-}
-
-// typeOf names the innermost error that has a name of its own.
-func typeOf(err error) string {
-	name := "error"
-	for ; err != nil; err = errors.Unwrap(err) {
-		t := reflect.TypeOf(err)
-		for t.Kind() == reflect.Pointer {
-			t = t.Elem()
-		}
-		switch t.Name() {
-		case "", "errorString", "wrapError", "wrapErrors", "joinError", "SteerError", "fundamental":
-		default:
-			return t.Name()
-		}
-	}
-	return name
 }

@@ -49,7 +49,7 @@ func (f *fixture) start(config workers.Config) *node {
 	if config.Grace == 0 {
 		config.Grace = 2 * time.Second
 	}
-	engine, err := workers.NewEngine(f.t.Context(), config)
+	engine, err := workers.New(f.t.Context(), config)
 	require.NoError(f.t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})

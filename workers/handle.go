@@ -2,12 +2,12 @@ package workers
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
 	"sync"
 
+	attempts "github.com/mini-asynq/mini-asynq/internal/attempt"
 	"github.com/mini-asynq/mini-asynq/jobs"
 )
 
@@ -26,23 +26,22 @@ type HandlerFunc func(ctx context.Context, job *jobs.Claimed) error
 // Handle calls f.
 func (f HandlerFunc) Handle(ctx context.Context, job *jobs.Claimed) error { return f(ctx, job) }
 
-// Middleware wraps a handler: logging, tracing, transactions.
-type Middleware func(Handler) Handler
-
-// Registry knows the handlers by kind. Safe for concurrent use; what is added after an engine was made from it is not
-// claimed.
+// Registry knows the handlers by kind. It is a Handler itself: of every kind that it knows. Safe for concurrent use; what
+// is added after an engine was made from it is not claimed.
 type Registry struct {
 	mu         sync.RWMutex // guards the rest
 	handlers   map[string]Handler
 	fallback   Handler
 	middleware []Middleware
+	chains     map[string]Handler // handlers with their middleware, as they are first needed; "" is the fallback's
 }
 
 // NewRegistry makes an empty registry.
 func NewRegistry() *Registry { return &Registry{handlers: make(map[string]Handler)} }
 
-// Add sets the handler of a kind. It panics if the kind is no valid name or has one already: a programmer's error.
-func (r *Registry) Add(kind string, h Handler) {
+// Add sets the handler of a kind, inside middleware of its own. It panics if the kind is no valid name or has one already:
+// a programmer's error.
+func (r *Registry) Add(kind string, h Handler, own ...Middleware) {
 	if !jobs.ValidName(kind) {
 		panic(fmt.Sprintf("workers: %q is no valid kind", kind))
 	}
@@ -51,21 +50,21 @@ func (r *Registry) Add(kind string, h Handler) {
 	if _, twice := r.handlers[kind]; twice {
 		panic(fmt.Sprintf("workers: the kind %q has a handler already", kind))
 	}
-	r.handlers[kind] = h
+	r.handlers[kind], r.chains = chain(h, own), nil
 }
 
 // Fallback sets the handler of every other kind. Without one, jobs of other kinds stay pending, in plain sight.
 func (r *Registry) Fallback(h Handler) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.fallback = h
+	r.fallback, r.chains = h, nil
 }
 
-// Use adds middleware around every handler; the first added is the outermost.
+// Use adds middleware around every handler, also those that were added before.
 func (r *Registry) Use(m ...Middleware) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.middleware = append(r.middleware, m...)
+	r.middleware, r.chains = append(r.middleware, m...), nil
 }
 
 // Kinds returns the kinds that have a handler, sorted; nil when there is a fallback, which takes any.
@@ -78,35 +77,54 @@ func (r *Registry) Kinds() []string {
 	return append([]string{}, slices.Sorted(maps.Keys(r.handlers))...)
 }
 
+// Handle works on a job of any kind that the registry knows, with all middleware.
+func (r *Registry) Handle(ctx context.Context, job *jobs.Claimed) error {
+	h := r.handler(job.Kind)
+	if h == nil {
+		return attempts.ErrNoHandler
+	}
+	return h.Handle(ctx, job)
+}
+
 // handler returns the handler of a kind with its middleware, nil if there is none.
 func (r *Registry) handler(kind string) Handler {
 	r.mu.RLock()
-	defer r.mu.RUnlock()
-	h := r.handlers[kind]
-	if h == nil {
-		h = r.fallback
+	h, own := r.handlers[kind]
+	if !own {
+		h, kind = r.fallback, ""
 	}
-	if h == nil {
-		return nil
+	whole, made := r.chains[kind]
+	r.mu.RUnlock()
+	if made || h == nil {
+		return whole
 	}
-	for _, m := range slices.Backward(r.middleware) {
-		h = m(h)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if whole, made = r.chains[kind]; made {
+		return whole
 	}
-	return h
+	if r.chains == nil {
+		r.chains = make(map[string]Handler)
+	}
+	whole = chain(h, r.middleware)
+	r.chains[kind] = whole
+	return whole
 }
 
-// Handle sets a typed handler: the payload is decoded into T first. A payload that does not fit T fails the attempt for
-// good, because no retry can mend it.
+// Handle sets the handler of a kind, which gets the payload decoded. A payload that does not fit T fails the attempt for
+// good, because no retry can mend it. own is middleware of this kind alone.
 //
-//	workers.Handle(registry, "email.send", func(ctx context.Context, job *jobs.Claimed, email Email) error {
+//	workers.Handle(registry, SendEmail, func(ctx context.Context, job *jobs.Claimed, email Email) error {
 //		return send(ctx, email)
 //	})
-func Handle[T any](r *Registry, kind string, fn func(ctx context.Context, job *jobs.Claimed, payload T) error) {
-	r.Add(kind, HandlerFunc(func(ctx context.Context, job *jobs.Claimed) error {
-		var payload T
-		if err := json.Unmarshal(job.Payload, &payload); err != nil {
-			return jobs.NonRetryable(fmt.Errorf("decode the payload: %w", err))
+func Handle[T any](
+	r *Registry, kind jobs.Kind[T], fn func(ctx context.Context, job *jobs.Claimed, payload T) error, own ...Middleware,
+) {
+	r.Add(kind.Name, HandlerFunc(func(ctx context.Context, job *jobs.Claimed) error {
+		payload, err := kind.Decode(&job.Job)
+		if err != nil {
+			return jobs.NonRetryable(err)
 		}
 		return fn(ctx, job, payload)
-	}))
+	}), own...)
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/mini-asynq/mini-asynq/dispatcher"
+	attempts "github.com/mini-asynq/mini-asynq/internal/attempt"
 	"github.com/mini-asynq/mini-asynq/internal/failpoint"
 	"github.com/mini-asynq/mini-asynq/jobs"
 )
@@ -192,8 +193,8 @@ func (p *Pool) run(s *slot, quit <-chan struct{}) {
 		}
 		// The handler has ended its goroutine (runtime.Goexit), which is this one. Another takes the slot over, and
 		// ends as this one would have.
-		outcome := p.classify(context.Background(), &a.handling, &PanicError{})
-		p.settle(a, outcome)
+		outcome := attempts.Classify(context.Background(), &a.handling, &attempts.PanicError{}, p.config.Retry)
+		p.settle(a, outcome, p.stored)
 		p.free(s)
 		p.ended.Go(func() { p.run(s, quit) })
 	}()
@@ -227,10 +228,18 @@ func (p *Pool) finish(w *dispatcher.Work, outcome jobs.Outcome) {
 	w.Finish(outcome, p.stored)
 }
 
-// stored is told what became of every outcome.
+// stored is told what became of an outcome.
 func (p *Pool) stored(w *dispatcher.Work, v jobs.Verdict) {
 	if !v.Landed {
 		p.config.Log.Warn().Stringer("job_id", w.Job.ID).Int64("fence", w.Job.Fence).
 			Msg("an outcome came too late: the lease was lost")
+	}
+}
+
+// storedAfterTx is told what became of the outcome of a handler that failed after it had called jobs.CompleteTx.
+func (p *Pool) storedAfterTx(w *dispatcher.Work, v jobs.Verdict) {
+	if !v.Landed {
+		p.config.Log.Warn().Stringer("job_id", w.Job.ID).Int64("fence", w.Job.Fence).
+			Msg("a handler failed after its transaction had completed the job, or its lease was lost")
 	}
 }

@@ -43,7 +43,17 @@ func (p *progress) report(ctx context.Context, percent float64, message string) 
 	if time.Since(p.written) < progressEvery {
 		return nil
 	}
-	return p.write(ctx)
+	return p.write(ctx, p.db)
+}
+
+// store writes what is waiting through db, the transaction in which the handler completes its job.
+func (p *progress) store(ctx context.Context, db jobs.DB) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.waiting {
+		return nil
+	}
+	return p.write(ctx, db)
 }
 
 // flush writes what is waiting; without a database nothing ever is. The attempt's own context may have ended.
@@ -54,14 +64,14 @@ func (p *progress) flush(ctx context.Context) {
 		// A report that is not stored changes nothing: the outcome says how the attempt ended, and must not wait for it.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), flushDeadline)
 		defer cancel()
-		_ = p.write(ctx)
+		_ = p.write(ctx, p.db)
 	}
 }
 
 // write stores the newest report. Under mu.
-func (p *progress) write(ctx context.Context) error {
+func (p *progress) write(ctx context.Context, db jobs.DB) error {
 	ctx, cancel := context.WithTimeout(ctx, progressDeadline)
 	defer cancel()
 	p.waiting, p.written = false, time.Now()
-	return jobs.SetProgress(ctx, p.db, p.lease, p.percent, p.message, 0) // the pool keeps the pace
+	return jobs.SetProgress(ctx, db, p.lease, p.percent, p.message, 0) // the pool keeps the pace
 }

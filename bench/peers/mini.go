@@ -58,11 +58,11 @@ func (m *mini) Start(ctx context.Context, work *Work) error {
 		config.Registry = workers.NewRegistry()
 		config.Queues = map[string]int{Queue: 1}
 		config.Retry = jobs.RetryPolicy{Strategy: jobs.Fixed, Interval: work.RetryAfter}
-		workers.Handle(config.Registry, Queue, func(_ context.Context, job *jobs.Claimed, p payload) error {
+		workers.Handle(config.Registry, jobs.Kind[payload]{Name: Queue}, func(_ context.Context, job *jobs.Claimed, p payload) error {
 			return work.handle(p.N, job.Attempt)
 		})
 	}
-	engine, err := workers.NewEngine(ctx, config)
+	engine, err := workers.New(ctx, config)
 	if err != nil {
 		return err
 	}

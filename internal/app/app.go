@@ -66,7 +66,7 @@ func (n *node) newEngine(ctx context.Context) (*workers.Engine, error) {
 		registry.Fallback(workers.HandlerFunc(workers.Demo))
 		n.demo = true
 	}
-	return workers.NewEngine(ctx, workers.Config{
+	return workers.New(ctx, workers.Config{
 		DatabaseURL: db.url, ListenURL: c.ListenURL, Migrate: c.Migrate, Registry: registry,
 		Slots: c.Slots, Queues: c.Queues, Lease: c.Lease, Timeout: c.JobTimeout, Retry: c.Retry, Grace: c.Grace,
 		// The metrics are made from the engine; before it runs they are there.
