@@ -172,6 +172,17 @@ func (r *row) enqueued(now time.Time, defaultRetries int) Enqueued {
 	}}
 }
 
+// Preview is the job that Enqueue would store at a time by the database's clock, checked and with its defaults, without
+// storing it. *ValidationError.
+func (p Params) Preview(now time.Time) (*Job, error) {
+	r, err := newRow(p)
+	if err != nil {
+		return nil, err
+	}
+	job := r.enqueued(now, defaultRetries).Job
+	return &job, nil
+}
+
 // arrayLiteral writes a text[] as PostgreSQL reads it: unnest cannot take one array per row apart otherwise.
 func arrayLiteral(items []string) string {
 	var b strings.Builder

@@ -127,12 +127,17 @@ func SetResult(ctx context.Context, v any) error {
 	return nil
 }
 
-// ReportProgress tells how far a handler has come: percent from 0 to 100, and a message of at most 256 characters. At
-// most one report a second is stored; the last one always is.
+var errProgressRange = errors.New("jobs: progress is from 0 to 100 percent, with a message of at most 256 bytes")
+
+// ReportProgress tells how far a handler has come: percent from 0 to 100, and a message of at most 256 bytes. At most one
+// report a second is stored; the last one always is.
 func ReportProgress(ctx context.Context, percent float64, message string) error {
 	h := HandlingOf(ctx)
 	if h == nil {
 		return errNoHandling
+	}
+	if !(percent >= 0 && percent <= 100) || len(message) > MaxProgressText { // written so that NaN is refused
+		return errProgressRange
 	}
 	if h.Progress == nil {
 		return nil

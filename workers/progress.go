@@ -2,7 +2,6 @@ package workers
 
 import (
 	"context"
-	"errors"
 	"sync"
 	"time"
 
@@ -31,12 +30,7 @@ type progress struct {
 	message string
 }
 
-var errProgressRange = errors.New("workers: progress is from 0 to 100 percent, with a message of at most 256 bytes")
-
 func (p *progress) report(ctx context.Context, percent float64, message string) error {
-	if !(percent >= 0 && percent <= 100) || len(message) > 256 { // written so that NaN is refused
-		return errProgressRange
-	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.percent, p.message, p.waiting = percent, message, true
