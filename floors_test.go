@@ -44,6 +44,9 @@ var floors = map[string]room{
 	"workers": {floor: 4},
 	"web":     {floor: 4, only: nothing},
 
+	// It looks at a server from outside: the settings and the database, not the parts that work.
+	"internal/doctor": {floor: 4, only: []string{"migrations", "internal/invariants"}},
+
 	"dispatcher": {floor: 3, only: []string{"jobs", "internal/failpoint"}},
 	"events":     {floor: 2, only: []string{"jobs", "internal/failpoint"}},
 	"jobs":       {floor: 1, only: []string{"internal/failpoint"}},
@@ -55,13 +58,13 @@ var floors = map[string]room{
 	"clients/go":          {floor: 0, only: nothing},
 	"clients/conformance": {floor: 6, only: nothing}, // its tests start a server
 	"internal/failpoint":  {floor: 0, only: nothing},
+	"internal/invariants": {floor: 0, only: nothing, importers: []string{"internal/doctor"}}, // and tests
 	"internal/pgembed": {
 		floor: 0, only: nothing, importers: []string{"internal/app", "internal/cli", "internal/pgtest"},
 	},
 
 	// Helpers of tests.
-	"internal/pgtest":     {floor: 5, testOnly: true},
-	"internal/invariants": {floor: 0, only: nothing, testOnly: true},
+	"internal/pgtest": {floor: 5, testOnly: true},
 	// Whoever only enqueues tests with it as well: it must cost no more than jobs does.
 	"jobs/jobstest": {floor: 3, only: []string{"jobs", "internal/attempt"}, testOnly: true},
 }
@@ -78,7 +81,7 @@ var (
 var budget = map[string][]string{
 	// Go users who embed jobs and workers never compile gin, and jobs costs them pgx and uuid.
 	"github.com/jackc/pgx/v5": join(
-		[]string{"migrations", "jobs", "events", "workers", "api", "internal/pgembed"}, wiring, helpers),
+		[]string{"migrations", "jobs", "events", "workers", "api", "internal/pgembed", "internal/doctor"}, wiring, helpers),
 	"github.com/google/uuid":       join([]string{"jobs", "cmd/demo"}, services, wiring, helpers),
 	"github.com/gin-gonic/gin":     {"api"},
 	"github.com/gorilla/websocket": {"hub", "clients/go"},

@@ -252,3 +252,21 @@ func describe(err error) error {
 	}
 	return fmt.Errorf("migrate: %w", err)
 }
+
+// Files are the migrations as text, for those who compare a database with them. One file a version, in their order.
+func Files() fs.FS { return files }
+
+// Versions lists the versions that this server knows, in order.
+func Versions() ([]int64, error) {
+	names, err := fs.Glob(files, "*.sql")
+	if err != nil {
+		return nil, fmt.Errorf("list the migrations: %w", err)
+	}
+	versions := make([]int64, len(names))
+	for i, name := range names {
+		if versions[i], err = goose.NumericComponent(name); err != nil {
+			return nil, fmt.Errorf("read the version of %s: %w", name, err)
+		}
+	}
+	return versions, nil
+}

@@ -85,7 +85,7 @@ func (c Config) withDefaults() Config {
 		c.KeepEvents = 3 * 24 * time.Hour
 	}
 	if c.DoorConns == 0 {
-		c.DoorConns = 12
+		c.DoorConns = doorConns
 	}
 	if c.Ticked == nil {
 		c.Ticked = func(events.Tick) {}
@@ -111,6 +111,12 @@ const (
 	keeperConns = 4
 	directConns = 2
 )
+
+// doorConns is the default of Config.DoorConns.
+const doorConns = 12
+
+// ConnectionBudget is how many connections an engine with the defaults holds at most.
+const ConnectionBudget = turnConns + keeperConns + directConns + doorConns
 
 // Engine is a node without its doors: it follows the stream, paces it if it should, claims, runs handlers, and keeps
 // leases, deadlines and partitions. The fields may be used while Run does.

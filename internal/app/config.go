@@ -57,10 +57,10 @@ func (c Config) loopback() bool {
 	return err == nil && ip.Unmap().IsLoopback()
 }
 
-// documented are the credentials of the quick start, known to everybody.
+// documentedUser and DocumentedPassword are the credentials of the quick start, known to everybody.
 const (
 	documentedUser     = "admin"
-	documentedPassword = "password"
+	DocumentedPassword = "password"
 )
 
 // shortPassword is the length below which a password does not guard a node that others can reach.
@@ -78,9 +78,9 @@ func (c Config) withCredentials() (_ Config, isDocumented bool, err error) {
 		c.AdminUser = documentedUser
 	}
 	if c.AdminPassword == "" {
-		c.AdminPassword = documentedPassword
+		c.AdminPassword = DocumentedPassword
 	}
-	isDocumented = c.AdminPassword == documentedPassword
+	isDocumented = c.AdminPassword == DocumentedPassword
 	if c.loopback() || c.Dev {
 		return c, isDocumented, nil
 	}

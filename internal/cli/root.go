@@ -39,6 +39,10 @@ func Run(ctx context.Context, args []string) int {
 		return exitUsage
 	}
 	fmt.Fprintln(os.Stderr, "mini-asynq: "+err.Error())
+	var coded interface{ ExitCode() int }
+	if errors.As(err, &coded) {
+		return coded.ExitCode()
+	}
 	return exitFailed
 }
 
@@ -59,7 +63,7 @@ func newRoot() *cobra.Command {
 	root.PersistentFlags().StringVar(&g.envFile, "env-file", "", "file with NAME=value lines (default: .env, if there is one)")
 	root.Flags().AddFlagSet(serve.Flags())
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w: %w", errUsage, err) })
-	root.AddCommand(serve, newMigrate(&g), newHealthcheck(&g), newDSN(&g), &cobra.Command{
+	root.AddCommand(serve, newMigrate(&g), newHealthcheck(&g), newDSN(&g), newDoctor(&g), &cobra.Command{
 		Use: "version", Short: "Print the version", Args: noArgs,
 		Run: func(cmd *cobra.Command, _ []string) {
 			fmt.Fprintf(cmd.OutOrStdout(), "mini-asynq %s (%s)\n", version, commit)

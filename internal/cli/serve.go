@@ -21,16 +21,32 @@ func newServe(g *globals) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "serve", Short: "Run a server node: API, workers, event stream, dashboard", Args: noArgs,
 	}
-	port := cmd.Flags().Int("port", 0, "port to listen on (SERVER_PORT)")
-	bind := cmd.Flags().String("bind", "", "address to listen on (MINIASYNQ_BIND)")
-	slots := cmd.Flags().Int("workers", 0, "handlers that run at once (WORKER_POOL_SIZE)")
-	dev := cmd.Flags().Bool("dev", false, "development mode: admin/password is valid from anywhere (MINIASYNQ_DEV)")
+	change := serveFlags(cmd)
 	migrate := cmd.Flags().Bool("migrate", true, "bring the database schema up to date at the start")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		env, err := ReadEnvironment(os.Environ(), g.envFile)
 		if err != nil {
 			return err
 		}
+		change(&env)
+		config, err := AppConfig(env)
+		if err != nil {
+			return err
+		}
+		config.Migrate = *migrate
+		tuneGarbageCollector()
+		return app.Run(cmd.Context(), config)
+	}
+	return cmd
+}
+
+// serveFlags adds the flags that stand for settings of a node, and gives what applies them over the environment.
+func serveFlags(cmd *cobra.Command) (change func(*Environment)) {
+	port := cmd.Flags().Int("port", 0, "port to listen on (SERVER_PORT)")
+	bind := cmd.Flags().String("bind", "", "address to listen on (MINIASYNQ_BIND)")
+	slots := cmd.Flags().Int("workers", 0, "handlers that run at once (WORKER_POOL_SIZE)")
+	dev := cmd.Flags().Bool("dev", false, "development mode: admin/password is valid from anywhere (MINIASYNQ_DEV)")
+	return func(env *Environment) {
 		if cmd.Flags().Changed("port") {
 			env.ServerPort = *port
 		}
@@ -43,15 +59,7 @@ func newServe(g *globals) *cobra.Command {
 		if cmd.Flags().Changed("dev") {
 			env.Dev = *dev
 		}
-		config, err := AppConfig(env)
-		if err != nil {
-			return err
-		}
-		config.Migrate = *migrate
-		tuneGarbageCollector()
-		return app.Run(cmd.Context(), config)
 	}
-	return cmd
 }
 
 // gcPercent lets the heap of a server grow to five times what is live before it is collected. What is live is small, a few

@@ -54,6 +54,15 @@ func Queries() []Query {
 	return queries
 }
 
+// Rows runs the query and gives what it found: at most ten. Nothing is well.
+func (q Query) Rows(ctx context.Context, tx pgx.Tx) ([]string, error) {
+	rows, err := tx.Query(ctx, q.SQL+" LIMIT 10")
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[string])
+}
+
 // Violation is a row that an invariant found.
 type Violation struct {
 	Query Query
@@ -72,11 +81,7 @@ func Check(ctx context.Context, conn *pgx.Conn, when ...When) (found []Violation
 			if !slices.Contains(when, q.When) {
 				continue
 			}
-			rows, err := tx.Query(ctx, q.SQL+" LIMIT 10")
-			if err != nil {
-				return fmt.Errorf("%s: %w", q.Name, err)
-			}
-			got, err := pgx.CollectRows(rows, pgx.RowTo[string])
+			got, err := q.Rows(ctx, tx)
 			if err != nil {
 				return fmt.Errorf("%s: %w", q.Name, err)
 			}
