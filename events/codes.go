@@ -39,6 +39,8 @@ var builtin = func() codebook {
 		128: {event: "worker.offline"},
 		129: {event: "key.created"},
 		130: {event: "key.revoked"},
+		131: {event: "operation.progress"},
+		132: {event: "operation.finished"},
 	}
 	for _, s := range jobs.Steps() {
 		book[s.Code] = meaning{s.Event, s.From, s.To}

@@ -64,7 +64,7 @@ SELECT id, queue, kind, payload, 'cancelled', priority, max_retries, run_at, cre
        timeout, retry, tags, metadata, source, traceparent, attempt, attempt_base, attempt_limit,
        lease_losses, snoozes, redrives, version + 1, fence, started_at, cancel_requested_at, 'operator', progress, error,
        last_worker, last_started_at, last_run_ms, attempts, status, event_xid, pg_current_xact_id(),
-       NULL, nullif($2, ''), nullif($3, ''), ended, NULL
+       NULL, nullif($2, ''), nullif($3, ''), ended, NULL, cloned_from
   FROM gone`
 
 // RetryJob makes a job run again: a dead one is redriven with a full new budget, its attempts counted on; a retrying one
@@ -148,13 +148,13 @@ WITH gone AS (
 INSERT INTO mini_asynq.jobs (id, queue, kind, payload, status, priority, max_retries, run_at, created_at, updated_at,
     idempotency_key, timeout, retry, tags, metadata, source, traceparent, attempt, attempt_base, attempt_limit,
     lease_losses, snoozes, redrives, version, fence, started_at, error, last_worker, last_started_at,
-    last_run_ms, attempts, from_status, prev_event_xid, event_xid, actor, comment)
+    last_run_ms, attempts, from_status, prev_event_xid, event_xid, actor, comment, cloned_from)
 SELECT id, queue, kind, payload,
        CASE WHEN $2::interval > interval '0' THEN 'scheduled' ELSE 'pending' END::mini_asynq.job_status,
        priority, max_retries, now + $2::interval, created_at, now,
        idempotency_key, timeout, retry, tags, metadata, source, traceparent, attempt, attempt,
        attempt + max_retries + 1, 0, snoozes, redrives + 1, version + 1, fence, started_at, error, last_worker, last_started_at,
-       last_run_ms, attempts, status, event_xid, pg_current_xact_id(), nullif($3, ''), nullif($4, '')
+       last_run_ms, attempts, status, event_xid, pg_current_xact_id(), nullif($3, ''), nullif($4, ''), cloned_from
   FROM gone`
 
 func redrive(ctx context.Context, tx pgx.Tx, id uuid.UUID, delay time.Duration, act Act) error {
@@ -208,7 +208,7 @@ func lockLive(ctx context.Context, tx pgx.Tx, id uuid.UUID) (status Status, err 
 }
 
 func getFinished(ctx context.Context, db DB, id uuid.UUID) (*Job, error) {
-	job, err := scanJob(db.QueryRow(ctx, `SELECT `+columns+`, finished_at, NULL::jsonb, NULL::jsonb
+	job, err := scanJob(db.QueryRow(ctx, `SELECT `+columns+`, finished_at, NULL::jsonb, NULL::jsonb, cloned_from
 		FROM mini_asynq.jobs_finished WHERE id = $1`, id))
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, ErrNotFound

@@ -35,7 +35,7 @@ WITH outcome AS (
            timeout, retry, tags, metadata, source, traceparent, attempt, attempt_base, attempt_limit, 0,
            snoozes, redrives, version + 1, fence, started_at, cancel_requested_at, NULL, progress, error,
            locked_by, locked_at, mini_asynq.ms_between(locked_at, ended), attempts, 'running', event_xid, pg_current_xact_id(),
-           NULL, NULL, NULL, ended, result
+           NULL, NULL, NULL, ended, result, cloned_from
       FROM gone
 )
 SELECT coalesce(array_agg(fence), '{}') FROM gone`
@@ -70,7 +70,7 @@ const finishedColumns = `id, queue, kind, payload, status, priority, max_retries
            idempotency_key, timeout, retry, tags, metadata, source, traceparent, attempt, attempt_base, attempt_limit,
            lease_losses, snoozes, redrives, version, fence, started_at, cancel_requested_at, reason, progress, error,
            last_worker, last_started_at, last_run_ms, attempts, from_status, prev_event_xid, event_xid,
-           cause, actor, comment, finished_at, result`
+           cause, actor, comment, finished_at, result, cloned_from`
 
 // finishSQL ends attempts of any outcome. The row decides what comes next: a cancel request beats all but success; a
 // snooze and a release give the attempt back; a failure is retried while the budget lasts.
@@ -146,7 +146,7 @@ WITH outcome AS (
            'running', event_xid, pg_current_xact_id(),
            CASE next WHEN 'dead' THEN step_cause END,
            CASE WHEN next = 'cancelled' AND cancel_requested_at IS NOT NULL THEN actor END,
-           CASE WHEN next = 'cancelled' AND cancel_requested_at IS NOT NULL THEN comment END, ended, result
+           CASE WHEN next = 'cancelled' AND cancel_requested_at IS NOT NULL THEN comment END, ended, result, cloned_from
       FROM verdict WHERE next IN ('completed', 'cancelled', 'dead')
 )
 SELECT id, fence, next::text, CASE WHEN next IN ('retrying', 'scheduled') THEN delay END FROM verdict

@@ -25,7 +25,8 @@ type Job struct {
 	Timeout           time.Duration // of one attempt; 0: the node's default
 	Tags              []string
 	Metadata          json.RawMessage
-	Source            string // api, go, sql
+	Source            string    // api, go, sql, clone
+	ClonedFrom        uuid.UUID // zero: it is no copy
 	Traceparent       string
 	Attempt           int // charged starts
 	AttemptBase       int // charged starts before the present budget
@@ -100,7 +101,7 @@ const columns = `id, queue, kind, status::text, priority::text, max_retries, run
 	attempt_limit, lease_losses, snoozes, redrives, version, fence, coalesce(locked_by, ''), locked_at,
 	lease_expires_at, started_at, cancel_requested_at, coalesce(reason, ''), coalesce(last_worker, ''), progress, error`
 
-// jobScan collects the destinations for columns, then for finished_at, payload and result.
+// jobScan collects the destinations for columns.
 type jobScan struct {
 	timeout                                                 *time.Duration
 	lockedAt, leaseExpiresAt, startedAt, cancelAt, finished *time.Time
@@ -128,13 +129,15 @@ func orZero(t *time.Time) time.Time {
 	return *t
 }
 
-// scanJob reads a row of columns, finished_at, payload, result.
+// scanJob reads a row of columns, finished_at, payload, result, cloned_from.
 func scanJob(row pgx.Row) (*Job, error) {
 	var j Job
 	var s jobScan
-	if err := row.Scan(append(s.dest(&j), &s.finished, &j.Payload, &j.Result)...); err != nil {
+	var clonedFrom uuid.NullUUID
+	if err := row.Scan(append(s.dest(&j), &s.finished, &j.Payload, &j.Result, &clonedFrom)...); err != nil {
 		return nil, err
 	}
 	s.into(&j)
+	j.ClonedFrom = clonedFrom.UUID
 	return &j, nil
 }

@@ -27,13 +27,13 @@ func Get(ctx context.Context, db DB, id uuid.UUID) (*Job, error) {
 
 func get(ctx context.Context, db DB, id uuid.UUID) (*Job, error) {
 	// The live one first: most that is asked for is young, and it is one probe.
-	job, err := scanJob(db.QueryRow(ctx, `SELECT `+columns+`, NULL::timestamptz, payload, NULL::jsonb
+	job, err := scanJob(db.QueryRow(ctx, `SELECT `+columns+`, NULL::timestamptz, payload, NULL::jsonb, cloned_from
 		FROM mini_asynq.jobs WHERE id = $1`, id))
 	if !errors.Is(err, pgx.ErrNoRows) {
 		return job, err
 	}
 	// A job may finish between the two statements, and be redriven: the view reads both tables in one snapshot.
-	job, err = scanJob(db.QueryRow(ctx, `SELECT `+columns+`, finished_at, payload, result
+	job, err = scanJob(db.QueryRow(ctx, `SELECT `+columns+`, finished_at, payload, result, cloned_from
 		FROM mini_asynq.all_jobs WHERE id = $1`, id))
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, ErrNotFound
@@ -44,7 +44,7 @@ func get(ctx context.Context, db DB, id uuid.UUID) (*Job, error) {
 // GetMany returns jobs without payload and result, by id; those that do not exist are missing. Duplicates do no harm.
 // Indexes jobs_pkey and jobs_finished_id.
 func GetMany(ctx context.Context, db DB, ids []uuid.UUID) (map[uuid.UUID]*Job, error) {
-	rows, err := db.Query(ctx, `SELECT `+columns+`, finished_at, NULL::jsonb, NULL::jsonb
+	rows, err := db.Query(ctx, `SELECT `+columns+`, finished_at, NULL::jsonb, NULL::jsonb, cloned_from
 		FROM mini_asynq.all_jobs WHERE id = ANY ($1::uuid[])`, idArray(ids))
 	if err != nil {
 		return nil, fmt.Errorf("get jobs: %w", err)
@@ -182,7 +182,7 @@ func List(ctx context.Context, db DB, f Filter, p Page) (page []*Job, next strin
 		result = "result"
 	}
 	q.args = append(q.args, p.Limit+1)
-	sql := `SELECT ` + columns + `, finished_at, ` + payload + `, ` + result + ` FROM mini_asynq.all_jobs` + q.clause() +
+	sql := `SELECT ` + columns + `, finished_at, ` + payload + `, ` + result + `, cloned_from FROM mini_asynq.all_jobs` + q.clause() +
 		` ORDER BY ` + by + ` LIMIT $` + strconv.Itoa(len(q.args))
 
 	ctx, cancel := context.WithTimeout(ctx, listTimeout)
