@@ -52,7 +52,7 @@ var floors = map[string]room{
 	"jobs":       {floor: 1, only: []string{"internal/failpoint"}},
 	// What a node and a test of a handler do alike with an attempt.
 	"internal/attempt": {floor: 2, only: []string{"jobs"}},
-	"migrations": {floor: 0, beside: []string{"internal/failpoint"}},
+	"migrations":       {floor: 0, beside: []string{"internal/failpoint"}},
 
 	// Leaves: they know nothing of the product.
 	"clients/go":          {floor: 0, only: nothing},

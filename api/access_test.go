@@ -70,6 +70,8 @@ func TestEveryRouteHasAPolicyAndKeepsIt(t *testing.T) {
 		"POST /api/v1/admin/jobs/:id/run-now":     {operate, 404},
 		"POST /api/v1/admin/jobs/:id/cancel":      {operate, 404},
 		"DELETE /api/v1/admin/jobs/:id":           {operate, 404},
+		"POST /api/v1/admin/jobs/:id/clone":       {operate, 404},
+		"PATCH /api/v1/admin/jobs/:id":            {operate, 428},
 		"POST /api/v1/workers":                    {work, 415},
 		"GET /api/v1/workers":                     {read, 200},
 		"GET /api/v1/workers/:id":                 {read, 404},

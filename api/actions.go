@@ -4,7 +4,6 @@ import (
 	"context"
 	"net/http"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -45,11 +44,7 @@ func decodeAction(raw []byte, known ...string) (a actionBody, err error) {
 		}
 		switch key {
 		case "reason":
-			if s, ok := v.text(); ok {
-				if a.reason = s; len(s) > maxReason || !storable(s) {
-					v.refuse("too_long", "at most "+strconv.Itoa(maxReason)+" bytes, no NUL")
-				}
-			}
+			a.reason = reasonOf(v)
 		case "delay":
 			if d, ok := spanOf(v); ok {
 				if a.delay = d; d < 0 || d > jobs.MaxAhead {

@@ -32,7 +32,7 @@ func TestEnqueuedJobIsToldWithoutItsPayload(t *testing.T) {
 		"max_retries": json.Number("2"), "attempts_left": json.Number("3"), "attempt": json.Number("0"),
 		"version": json.Number("1"), "source": "api", "fence": nil, "locked_by": nil, "reason": nil, "error": nil,
 		"started_at": nil, "tags": []any{"welcome"}, "metadata": map[string]any{"who": "me"},
-		"allowed_actions": []any{"cancel"},
+		"cloned_from": nil, "allowed_actions": []any{"cancel", "patch", "clone"},
 	} {
 		require.Equal(t, want, job[name], name)
 	}
@@ -67,7 +67,7 @@ func TestDelayedJobsAreScheduled(t *testing.T) {
 	require.Equal(t, "scheduled", job["status"])
 	at := must(time.Parse(time.RFC3339, job["run_at"].(string)))
 	require.WithinDuration(t, time.Now().Add(36*time.Hour), at, time.Minute)
-	require.Equal(t, []any{"run-now", "cancel"}, job["allowed_actions"])
+	require.Equal(t, []any{"run-now", "cancel", "patch", "clone"}, job["allowed_actions"])
 	// The past is now: nobody jumps the line.
 	job = d.post("/jobs", `{"run_at":"2001-02-03T04:05:06+02:00"}`).is(http.StatusCreated).object()
 	require.Equal(t, "pending", job["status"])
@@ -191,7 +191,7 @@ func TestOperatorsRetryCancelRunAndDelete(t *testing.T) {
 	t.Parallel()
 	d := setup(t)
 	dead := d.dead("ops")
-	require.Equal(t, []any{"retry", "delete"}, d.get("/jobs/" + dead).object()["allowed_actions"])
+	require.Equal(t, []any{"retry", "clone", "delete"}, d.get("/jobs/" + dead).object()["allowed_actions"])
 	require.Equal(t, "not_retryable", d.get("/jobs/" + dead).object()["reason"])
 	a := d.post("/admin/jobs/"+dead+"/retry", `{"reason":"fixed","delay":"1h"}`, asAdmin).is(http.StatusOK)
 	require.Equal(t, "scheduled", a.text("status"))

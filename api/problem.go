@@ -69,6 +69,7 @@ func problemOf(err error) *problem {
 	var known *problem
 	var refused *jobs.ValidationError
 	var transition *jobs.TransitionError
+	var version *jobs.VersionError
 	var tooLarge *http.MaxBytesError
 	if said, ok := events.Refused(err); ok {
 		kind, _ := problemNamed(said.Problem) // a test holds that each is registered
@@ -84,6 +85,8 @@ func problemOf(err error) *problem {
 	case errors.As(err, &transition):
 		return refuse(invalidTransition, fmt.Sprintf("%s is not possible for a job that is %s", transition.Action, transition.Status)).
 			with("job_status", transition.Status).with("allowed_actions", actionsOf(transition.Status))
+	case errors.As(err, &version):
+		return refuse(versionConflict, "the job was changed since that version").with("version", version.Version)
 	case errors.As(err, &tooLarge):
 		return bodyTooLarge(tooLarge.Limit)
 	case errors.Is(err, jobs.ErrNotFound):

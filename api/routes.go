@@ -46,6 +46,8 @@ func (s *Server) policy() []route {
 		{post, prefix + "/admin/jobs/:id/run-now", ScopeOperate, 0, s.runJobNow},
 		{post, prefix + "/admin/jobs/:id/cancel", ScopeOperate, 0, s.cancelJob},
 		{del, prefix + "/admin/jobs/:id", ScopeOperate, 0, s.deleteJob},
+		{post, prefix + "/admin/jobs/:id/clone", ScopeOperate, 0, s.cloneJob},
+		{http.MethodPatch, prefix + "/admin/jobs/:id", ScopeOperate, 0, s.patchJob},
 
 		{get, prefix + "/queues", ScopeRead, 0, s.listQueues},
 		{get, prefix + "/queues/:queue", ScopeRead, 0, s.getQueue},

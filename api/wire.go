@@ -98,6 +98,7 @@ type jobBody struct {
 	Result            json.RawMessage // absent when empty
 	Error             *failureBody
 	Source            string
+	ClonedFrom        text
 	Traceparent       text
 	Version           int64
 	AllowedActions    []jobs.Action
@@ -142,6 +143,7 @@ func (b jobBody) MarshalJSON() ([]byte, error) {
 	}
 	m.value("error", b.Error, b.Error != nil)
 	m.text("source", b.Source)
+	m.textOrNull("cloned_from", b.ClonedFrom)
 	m.textOrNull("traceparent", b.Traceparent)
 	m.integer("version", b.Version)
 	writeTexts(&m, "allowed_actions", b.AllowedActions)
@@ -183,6 +185,9 @@ func bodyOf(j *jobs.Job, with show) jobBody {
 		Source: j.Source, Traceparent: text(j.Traceparent), Version: j.Version, AllowedActions: actionsOf(j.Status),
 		CreatedAt: stamp(j.CreatedAt), UpdatedAt: stamp(j.UpdatedAt), StartedAt: stamp(j.StartedAt),
 		FinishedAt: stamp(j.FinishedAt),
+	}
+	if j.ClonedFrom != uuid.Nil {
+		b.ClonedFrom = text(j.ClonedFrom.String())
 	}
 	if len(b.Metadata) == 0 || string(b.Metadata) == "null" {
 		b.Metadata = json.RawMessage(`{}`)

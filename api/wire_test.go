@@ -39,6 +39,7 @@ type documentedJob struct {
 	Result            json.RawMessage `json:"result,omitempty"`
 	Error             *failureBody    `json:"error"`
 	Source            string          `json:"source"`
+	ClonedFrom        text            `json:"cloned_from"`
 	Traceparent       text            `json:"traceparent"`
 	Version           int64           `json:"version"`
 	AllowedActions    []jobs.Action   `json:"allowed_actions"`

@@ -225,8 +225,7 @@ func inTx(ctx context.Context, db DB, action string, fn func(pgx.Tx) error) erro
 	}
 	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }() // after Commit it does nothing
 	if err := fn(tx); err != nil {
-		var transition *TransitionError
-		if errors.Is(err, ErrNotFound) || errors.As(err, &transition) {
+		if isRefusal(err) {
 			return err
 		}
 		return fmt.Errorf("%s: %w", action, err)

@@ -204,12 +204,21 @@ func arrayLiteral(items []string) string {
 	return b.String()
 }
 
+func isRunAtBound(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && pg.Code == stateCheckViolation && pg.ConstraintName == "jobs_run_at_bound"
+}
+
+func runAtTooFar() error {
+	return &ValidationError{Faults: []Fault{{"/run_at", "out_of_range", "at most 10 years ahead"}}}
+}
+
 // enqueueError classifies what an insert may answer. One that commits by itself may have taken effect; one inside a
 // transaction has not, as long as that is not committed.
 func enqueueError(db DB, err error) error {
 	var pg *pgconn.PgError
-	if errors.As(err, &pg) && pg.Code == stateCheckViolation && pg.ConstraintName == "jobs_run_at_bound" {
-		return &ValidationError{Faults: []Fault{{"/run_at", "out_of_range", "at most 10 years ahead"}}}
+	if isRunAtBound(err) {
+		return runAtTooFar()
 	}
 	if errors.As(err, &pg) && pg.Code == stateLockNotAvailable {
 		return ErrIdempotencyInFlight

@@ -103,21 +103,25 @@ const (
 	ActionRunNow Action = "run-now"
 	ActionCancel Action = "cancel"
 	ActionDelete Action = "delete"
+	ActionPatch  Action = "patch"
+	ActionClone  Action = "clone"
 )
 
 // AllowedActions lists what an operator may do with a job in this status.
 func (s Status) AllowedActions() []Action {
 	switch s {
 	case Scheduled:
-		return []Action{ActionRunNow, ActionCancel}
+		return []Action{ActionRunNow, ActionCancel, ActionPatch, ActionClone}
 	case Retrying:
-		return []Action{ActionRetry, ActionRunNow, ActionCancel}
-	case Pending, Blocked, Running:
-		return []Action{ActionCancel}
+		return []Action{ActionRetry, ActionRunNow, ActionCancel, ActionPatch, ActionClone}
+	case Pending, Blocked:
+		return []Action{ActionCancel, ActionPatch, ActionClone}
+	case Running:
+		return []Action{ActionCancel, ActionClone}
 	case Completed, Cancelled:
-		return []Action{ActionDelete}
+		return []Action{ActionClone, ActionDelete}
 	case Dead:
-		return []Action{ActionRetry, ActionDelete}
+		return []Action{ActionRetry, ActionClone, ActionDelete}
 	}
 	return nil
 }

@@ -305,9 +305,7 @@ func (e *Engine) follow(batch []*events.Event) {
 	for _, ev := range batch {
 		switch ev.Status {
 		case jobs.Pending:
-			if ev.From == jobs.Pending {
-				break
-			}
+			// Also when it was pending before: an edit may have given it another place in line.
 			if ready == nil {
 				ready = make(map[place]jobs.Key)
 			}
