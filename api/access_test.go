@@ -90,6 +90,7 @@ func TestEveryRouteHasAPolicyAndKeepsIt(t *testing.T) {
 		"GET /api/v1/queues/:queue":               {read, 404},
 		"POST /api/v1/admin/queues/:queue/pause":  {operate, 200},
 		"POST /api/v1/admin/queues/:queue/resume": {operate, 200},
+		"GET /api/v1/failures":                    {read, 200},
 		"GET /api/v1/stats":                       {read, 200},
 		"GET /api/v1/health":                      {open, 200},
 		"GET /api/v1/health/live":                 {open, 200},

@@ -53,6 +53,7 @@ func (s *Server) policy() []route {
 		{get, prefix + "/queues/:queue", ScopeRead, 0, s.getQueue},
 		{post, prefix + "/admin/queues/:queue/pause", ScopeOperate, 0, s.pauseQueue},
 		{post, prefix + "/admin/queues/:queue/resume", ScopeOperate, 0, s.resumeQueue},
+		{get, prefix + "/failures", ScopeRead, 0, s.listFailures},
 		{get, prefix + "/stats", ScopeRead, 0, s.stats},
 
 		{post, prefix + "/login", open, 0, s.login},
