@@ -32,14 +32,9 @@ func CancelJob(ctx context.Context, db DB, id uuid.UUID, act Act) (job *Job, req
 			return act.recordStep(ctx, tx, "job.cancel", job.Status, job)
 		case status == Running:
 			requested = true
-			_, err = tx.Exec(ctx, `
-				UPDATE mini_asynq.jobs
-				   SET cancel_requested_at = clock_timestamp(), version = version + 1, updated_at = clock_timestamp(),
-				       from_status = status, prev_event_xid = event_xid, event_xid = pg_current_xact_id(),
-				       cause = 'cancel_requested', actor = nullif($2, ''), comment = nullif($3, '')
-				 WHERE id = $1 AND cancel_requested_at IS NULL`, id, act.Actor, Storable(act.Reason, 1024))
+			_, err = tx.Exec(ctx, requestCancelSQL, one(id), act.Actor, Storable(act.Reason, 1024))
 		default:
-			_, err = tx.Exec(ctx, cancelWaitingSQL, id, act.Actor, Storable(act.Reason, 1024))
+			_, err = tx.Exec(ctx, cancelWaitingSQL, one(id), act.Actor, Storable(act.Reason, 1024))
 		}
 		if err != nil {
 			return err
@@ -52,11 +47,22 @@ func CancelJob(ctx context.Context, db DB, id uuid.UUID, act Act) (job *Job, req
 	return job, requested, err
 }
 
-// cancelWaitingSQL moves a waiting job, whose row the transaction holds, to the finished ones.
+// The statements below act on jobs whose rows the transaction holds, in one status each: on one, or on a portion of a bulk
+// operation. Index jobs_pkey.
+
+// requestCancelSQL asks the workers of running jobs to stop.
+const requestCancelSQL = `
+UPDATE mini_asynq.jobs
+   SET cancel_requested_at = clock_timestamp(), version = version + 1, updated_at = clock_timestamp(),
+       from_status = status, prev_event_xid = event_xid, event_xid = pg_current_xact_id(),
+       cause = 'cancel_requested', actor = nullif($2, ''), comment = nullif($3, '')
+ WHERE id = ANY ($1::uuid[]) AND cancel_requested_at IS NULL`
+
+// cancelWaitingSQL moves waiting jobs to the finished ones.
 const cancelWaitingSQL = `
 WITH gone AS (
     DELETE FROM mini_asynq.jobs
-     WHERE id = $1 AND (SELECT set_config('mini_asynq.moving', 'on', true)) = 'on'
+     WHERE id = ANY ($1::uuid[]) AND (SELECT set_config('mini_asynq.moving', 'on', true)) = 'on'
     RETURNING *, clock_timestamp() AS ended
 )
 INSERT INTO mini_asynq.jobs_finished (` + finishedColumns + `)
@@ -98,7 +104,7 @@ func again(ctx context.Context, db DB, id uuid.UUID, action Action, delay time.D
 			}
 			return &TransitionError{ID: id, Status: finished.Status, Action: action}
 		case status == Retrying || status == Scheduled && action == ActionRunNow:
-			if err := bringForward(ctx, tx, id, delay, act); err != nil {
+			if _, err := tx.Exec(ctx, bringForwardSQL, one(id), delay, act.Actor, Storable(act.Reason, 1024)); err != nil {
 				return err
 			}
 		default:
@@ -126,23 +132,20 @@ func (a Act) recordStep(ctx context.Context, tx pgx.Tx, action string, before St
 	return a.Record(ctx, tx, Entry{Action: action, Target: after.ID.String(), Before: step{Status: before}, After: now})
 }
 
-// bringForward makes a job whose row the transaction holds pending, or with a delay scheduled.
-func bringForward(ctx context.Context, tx pgx.Tx, id uuid.UUID, delay time.Duration, act Act) error {
-	_, err := tx.Exec(ctx, `
-		UPDATE mini_asynq.jobs
-		   SET status = CASE WHEN $2::interval > interval '0' THEN 'scheduled' ELSE 'pending' END::mini_asynq.job_status,
-		       run_at = clock_timestamp() + $2::interval, version = version + 1, updated_at = clock_timestamp(),
-		       from_status = status, prev_event_xid = event_xid, event_xid = pg_current_xact_id(),
-		       cause = NULL, actor = nullif($3, ''), comment = nullif($4, '')
-		 WHERE id = $1`, id, delay, act.Actor, Storable(act.Reason, 1024))
-	return err
-}
+// bringForwardSQL makes scheduled and retrying jobs pending, or with a delay scheduled.
+const bringForwardSQL = `
+UPDATE mini_asynq.jobs
+   SET status = CASE WHEN $2::interval > interval '0' THEN 'scheduled' ELSE 'pending' END::mini_asynq.job_status,
+       run_at = clock_timestamp() + $2::interval, version = version + 1, updated_at = clock_timestamp(),
+       from_status = status, prev_event_xid = event_xid, event_xid = pg_current_xact_id(),
+       cause = NULL, actor = nullif($3, ''), comment = nullif($4, '')
+ WHERE id = ANY ($1::uuid[])`
 
-// redriveSQL moves a dead job back to the live ones. Index jobs_finished_id: one probe per partition of dead jobs.
+// redriveSQL moves dead jobs back to the live ones. Index jobs_finished_id: one probe per job and partition of dead jobs.
 const redriveSQL = `
 WITH gone AS (
     DELETE FROM mini_asynq.jobs_finished
-     WHERE id = $1 AND status = 'dead' AND (SELECT set_config('mini_asynq.moving', 'on', true)) = 'on'
+     WHERE id = ANY ($1::uuid[]) AND status = 'dead' AND (SELECT set_config('mini_asynq.moving', 'on', true)) = 'on'
     RETURNING *, clock_timestamp() AS now
 )
 INSERT INTO mini_asynq.jobs (id, queue, kind, payload, status, priority, max_retries, run_at, created_at, updated_at,
@@ -158,7 +161,7 @@ SELECT id, queue, kind, payload,
   FROM gone`
 
 func redrive(ctx context.Context, tx pgx.Tx, id uuid.UUID, delay time.Duration, act Act) error {
-	tag, err := tx.Exec(ctx, redriveSQL, id, delay, act.Actor, Storable(act.Reason, 1024))
+	tag, err := tx.Exec(ctx, redriveSQL, one(id), delay, act.Actor, Storable(act.Reason, 1024))
 	if err != nil || tag.RowsAffected() == 1 {
 		return err
 	}
@@ -168,6 +171,9 @@ func redrive(ctx context.Context, tx pgx.Tx, id uuid.UUID, delay time.Duration, 
 	}
 	return &TransitionError{ID: id, Status: finished.Status, Action: ActionRetry}
 }
+
+// deleteFinishedSQL removes jobs for good. Index jobs_finished_id.
+const deleteFinishedSQL = `DELETE FROM mini_asynq.jobs_finished WHERE id = ANY ($1::uuid[])`
 
 // DeleteJob removes a finished job and its attempts for good. ErrNotFound; *TransitionError for a live job: it is
 // cancelled first.
@@ -187,7 +193,7 @@ func DeleteJob(ctx context.Context, db DB, id uuid.UUID, act Act) error {
 		if err := act.say(ctx, tx); err != nil {
 			return err
 		}
-		tag, err := tx.Exec(ctx, `DELETE FROM mini_asynq.jobs_finished WHERE id = $1`, id)
+		tag, err := tx.Exec(ctx, deleteFinishedSQL, one(id))
 		if err == nil && tag.RowsAffected() == 0 {
 			err = ErrNotFound
 		}
@@ -197,6 +203,9 @@ func DeleteJob(ctx context.Context, db DB, id uuid.UUID, act Act) error {
 		return act.Record(ctx, tx, Entry{Action: "job.delete", Target: id.String()})
 	})
 }
+
+// one is a job as the parameter of a statement for many.
+func one(id uuid.UUID) any { return idArray([]uuid.UUID{id}) }
 
 // lockLive locks a live job's row and returns its status, "" if it is not live.
 func lockLive(ctx context.Context, tx pgx.Tx, id uuid.UUID) (status Status, err error) {
