@@ -3,7 +3,6 @@ package jobs
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -248,12 +247,4 @@ func (j *Job) told(fields []string) map[string]any {
 		all["status"] = j.Status
 	}
 	return all
-}
-
-// isRefusal tells errors that say what was wrong with a call from those that say what went wrong.
-func isRefusal(err error) bool {
-	var transition *TransitionError
-	var version *VersionError
-	var refused *ValidationError
-	return errors.Is(err, ErrNotFound) || errors.As(err, &transition) || errors.As(err, &version) || errors.As(err, &refused)
 }

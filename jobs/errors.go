@@ -73,6 +73,16 @@ func (e *TransitionError) Error() string {
 	return fmt.Sprintf("jobs: %s is not possible for a job that is %s", e.Action, e.Status)
 }
 
+// isRefusal tells errors that say what is wrong with a call from those that say what went wrong.
+func isRefusal(err error) bool {
+	var transition *TransitionError
+	var version *VersionError
+	var over *OperationOverError
+	var refused *ValidationError
+	return errors.Is(err, ErrNotFound) || errors.As(err, &transition) || errors.As(err, &version) || errors.As(err, &over) ||
+		errors.As(err, &refused)
+}
+
 // SQLSTATEs that this package branches on; appendix A of PostgreSQL's manual.
 const (
 	stateLockNotAvailable = "55P03"

@@ -91,26 +91,26 @@ func Attempts(ctx context.Context, db DB, id uuid.UUID, after, limit int) ([]Att
 }
 
 // Filter selects jobs. Fields are ANDed, the values of one are ORed; an empty field selects all. Names of queues and
-// kinds may end in *.
+// kinds may end in *. As JSON it is stored with bulk operations: its names are those of the parameters of GET /jobs.
 type Filter struct {
-	Within         []string // only jobs of these queues exist; nil: of all
-	Statuses       []Status
-	Queues         []string
-	Kinds          []string
-	Priorities     []Priority
-	Tags           []string
-	Workers        []string
-	IDs            []uuid.UUID
-	Fingerprints   []string
-	AttemptMin     int
-	CreatedAfter   time.Time
-	CreatedBefore  time.Time
-	RunAfter       time.Time
-	RunBefore      time.Time
-	FinishedAfter  time.Time
-	FinishedBefore time.Time
-	Metadata       map[string]string
-	Payload        json.RawMessage // the payload contains this value
+	Within         []string          `json:"within,omitempty"` // only jobs of these queues exist; nil: of all
+	Statuses       []Status          `json:"status,omitempty"`
+	Queues         []string          `json:"queue,omitempty"`
+	Kinds          []string          `json:"kind,omitempty"`
+	Priorities     []Priority        `json:"priority,omitempty"`
+	Tags           []string          `json:"tag,omitempty"`
+	Workers        []string          `json:"worker,omitempty"`
+	IDs            []uuid.UUID       `json:"id,omitempty"`
+	Fingerprints   []string          `json:"fingerprint,omitempty"`
+	AttemptMin     int               `json:"attempt_min,omitempty"`
+	CreatedAfter   time.Time         `json:"created_after,omitzero"`
+	CreatedBefore  time.Time         `json:"created_before,omitzero"`
+	RunAfter       time.Time         `json:"run_after,omitzero"`
+	RunBefore      time.Time         `json:"run_before,omitzero"`
+	FinishedAfter  time.Time         `json:"finished_after,omitzero"`
+	FinishedBefore time.Time         `json:"finished_before,omitzero"`
+	Metadata       map[string]string `json:"metadata,omitempty"`
+	Payload        json.RawMessage   `json:"payload,omitempty"` // the payload contains this value
 }
 
 // Sort is the order of a list; ties go by id in the same direction.
