@@ -16,7 +16,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/mini-asynq/mini-asynq/events"
-	"github.com/mini-asynq/mini-asynq/jobs"
 )
 
 // The representations of the log.
@@ -29,10 +28,9 @@ const (
 // Bounds of one call. A poll with a narrow filter looks at scanLimit events at most and answers with how far it came, so
 // that it costs what any other costs, and the next one goes on there.
 const (
-	scanPage     = 1000
-	scanLimit    = 10_000
-	payloadBatch = 32      // payloads read at once
-	pageBytes    = 8 << 20 // a page with payloads ends behind the event that fills it
+	scanPage  = 1000
+	scanLimit = 10_000
+	pageBytes = 8 << 20 // a page with payloads ends behind the event that fills it
 )
 
 // readers counts who reads the log over HTTP.
@@ -152,7 +150,7 @@ func (s *Server) eventPage(c *gin.Context) error {
 	}
 	var data []byte
 	var n int
-	err = s.encode(ctx, found, eventFrame{after: ","}, a.payload, pageBytes, func(out []byte, some int) (bool, error) {
+	err = encode(ctx, reader, found, eventFrame{after: ","}, a.payload, pageBytes, func(out []byte, some int) (bool, error) {
 		data, n = out, some
 		return false, nil
 	})
@@ -253,7 +251,7 @@ type eventFrame struct {
 // encode writes events, and hands over what there is, and how many events that is, whenever it is limit bytes or more and at
 // the end, until take wants no more. What it hands over is used again. With payloads it reads those of some jobs at a time;
 // without it asks nothing.
-func (s *Server) encode(ctx context.Context, all []*events.Event, frame eventFrame, withPayload bool, limit int,
+func encode(ctx context.Context, reader *events.Reader, all []*events.Event, frame eventFrame, withPayload bool, limit int,
 	take func(out []byte, n int) (more bool, err error),
 ) error {
 	var payloads map[uuid.UUID]json.RawMessage
@@ -265,8 +263,8 @@ func (s *Server) encode(ctx context.Context, all []*events.Event, frame eventFra
 		}
 		if withPayload {
 			var err error
-			if i%payloadBatch == 0 {
-				if payloads, err = s.payloadsOf(ctx, all[i:min(i+payloadBatch, len(all))]); err != nil {
+			if i%events.PayloadBatch == 0 {
+				if payloads, err = reader.Payloads(ctx, all[i:min(i+events.PayloadBatch, len(all))]); err != nil {
 					return err
 				}
 			}
@@ -284,20 +282,4 @@ func (s *Server) encode(ctx context.Context, all []*events.Event, frame eventFra
 		out, n = out[:0], 0
 	}
 	return nil
-}
-
-// payloadsOf reads the payloads of the jobs of some events, as they are now.
-func (s *Server) payloadsOf(ctx context.Context, all []*events.Event) (map[uuid.UUID]json.RawMessage, error) {
-	ids := make([]uuid.UUID, 0, len(all))
-	for _, e := range all {
-		if e.AboutJob() {
-			ids = append(ids, e.JobID)
-		}
-	}
-	if len(ids) == 0 {
-		return nil, nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, s.config.Deadline)
-	defer cancel()
-	return jobs.Payloads(ctx, s.config.DB, ids)
 }

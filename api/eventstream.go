@@ -272,7 +272,7 @@ func (f *feed) send(batch []*events.Event) error {
 			matched = append(matched, e)
 		}
 	}
-	err := f.s.encode(f.ctx, matched, f.frame, f.ask.payload, streamBytes, func(out []byte, n int) (bool, error) {
+	err := encode(f.ctx, f.reader, matched, f.frame, f.ask.payload, streamBytes, func(out []byte, n int) (bool, error) {
 		if err := f.write(out); err != nil {
 			return false, err
 		}

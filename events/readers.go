@@ -3,12 +3,16 @@ package events
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"sync"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/rs/zerolog"
+
+	"github.com/mini-asynq/mini-asynq/jobs"
 )
 
 // ReadersConfig says how a node serves those who read the log. Zero values mean the defaults.
@@ -16,7 +20,7 @@ type ReadersConfig struct {
 	Stream        *Stream       // Required.
 	Max           int           // readers that stay, of this node: sockets and streams; 0 is 10000
 	MaxEach       int           // of one principal; 0 is 100
-	HistoryReads  int           // pages that may lie outside the ring, read at once by all readers; 0 is 2
+	HistoryReads  int           // questions to the database at once, by all readers: pages outside the ring, payloads; 0 is 2
 	GatherPerWake time.Duration // pause of the fan per reader that it woke, 50 ms at most; 0 is 10 us, negative: none
 	Log           zerolog.Logger
 }
@@ -26,8 +30,8 @@ type ReadersConfig struct {
 type Readers struct {
 	config ReadersConfig
 
-	// history holds an entry for each page that is being read and may lie outside the ring. Capacity: HistoryReads; never
-	// closed.
+	// history holds an entry for each page that is being read and may lie outside the ring, and for each reading of
+	// payloads. Capacity: HistoryReads; never closed.
 	history chan struct{}
 
 	mu    sync.Mutex // guards the two below; nothing blocks under it
@@ -121,18 +125,53 @@ func (r *Reader) Read(ctx context.Context, after Position, limit int) ([]*Event,
 		return nil, err
 	}
 	if !r.live || head.Seq-after.Seq > liveLag {
-		select {
-		case r.readers.history <- struct{}{}:
-			defer func() { <-r.readers.history }()
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
+		done, err := r.readers.queue(ctx)
+		if err != nil {
+			return nil, err
 		}
+		defer done()
 	}
 	batch, err := stream.Read(ctx, after, limit)
 	if err == nil && len(batch) == 0 {
 		r.live = true
 	}
 	return batch, err
+}
+
+// PayloadBatch is how many events to ask Payloads for at once: payloads may be large.
+const PayloadBatch = 32
+
+// Payloads returns the payloads of the jobs of some events, as they are stored now; those of jobs that are gone are missing.
+// It asks the database, as one of those few who may at once.
+func (r *Reader) Payloads(ctx context.Context, batch []*Event) (map[uuid.UUID]json.RawMessage, error) {
+	ids := make([]uuid.UUID, 0, len(batch))
+	for _, e := range batch {
+		if e.AboutJob() {
+			ids = append(ids, e.JobID)
+		}
+	}
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	done, err := r.readers.queue(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	stream := r.readers.config.Stream
+	ctx, cancel := context.WithTimeout(ctx, stream.config.Deadline)
+	defer cancel()
+	return jobs.Payloads(ctx, stream.config.DB, ids)
+}
+
+// queue waits until this reader is one of those who may ask the database.
+func (rs *Readers) queue(ctx context.Context) (done func(), err error) {
+	select {
+	case rs.history <- struct{}{}:
+		return func() { <-rs.history }, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
 }
 
 // Park puts a reader that has read everything up to pos to rest; false when the fan is past pos: there is more.

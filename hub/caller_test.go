@@ -1,9 +1,12 @@
 package hub_test
 
 import (
+	"encoding/json"
 	"net/http"
+	"strconv"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -61,6 +64,38 @@ func TestCallerHeldToQueuesSeesNothingElse(t *testing.T) {
 	code, _, before := none.closed()
 	require.Equal(t, hub.CloseGoingAway, code)
 	require.Empty(t, before)
+}
+
+func TestPayloadsForWhoMayReadThem(t *testing.T) {
+	t.Parallel()
+	d := open(t, func(c *hub.Config) {
+		c.Principal = func(*http.Request) hub.Caller { return hub.Caller{Payloads: true, Queues: []string{"mail"}} }
+	})
+	const n = 80 // more than are read at once
+	var params []jobs.Params
+	for i := range n {
+		params = append(params, jobs.Params{Queue: "mail", Payload: json.RawMessage(strconv.Itoa(i))},
+			jobs.Params{Queue: "secret", Payload: json.RawMessage(`"secret"`)})
+	}
+	made, err := jobs.Enqueue(t.Context(), d.pool, params...)
+	require.NoError(t, err)
+	d.mark("end")
+	payloads := make(map[string]string)
+	conn := d.dial("", "after=earliest&include=payload&types=job.enqueued")
+	for range n {
+		require.NoError(t, conn.SetReadDeadline(time.Now().Add(limit)))
+		_, raw, err := conn.ReadMessage()
+		require.NoError(t, err)
+		var e struct {
+			JobID   string          `json:"job_id"`
+			Payload json.RawMessage `json:"payload"`
+		}
+		require.NoError(t, json.Unmarshal(raw, &e), "%s", raw)
+		payloads[e.JobID] = string(e.Payload)
+	}
+	for i := range n {
+		require.Equal(t, strconv.Itoa(i), payloads[made[2*i].ID.String()])
+	}
 }
 
 // W8: a credential that ends closes its sockets, those at rest and those that send; others stay.

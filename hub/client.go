@@ -3,6 +3,7 @@ package hub
 import (
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +15,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/google/uuid"
 	"github.com/gorilla/websocket"
 
 	"github.com/mini-asynq/mini-asynq/events"
@@ -30,6 +32,7 @@ type client struct {
 	revoked   <-chan struct{} // closed when the caller's credential ends; nil: it never does
 	reader    *events.Reader
 	filter    *events.Filter
+	payload   bool            // add the payloads
 	pos       events.Position // the client has everything up to here
 
 	ctx  context.Context // of this client; its cause is the *ending
@@ -49,7 +52,7 @@ type client struct {
 func newClient(h *Hub, conn *websocket.Conn, w *wire, caller Caller, ask request) *client {
 	c := &client{
 		hub: h, conn: conn, wire: w, principal: caller.Name, revoked: caller.Ended,
-		reader: h.config.Readers.Reader(ask.filter), filter: ask.filter, pos: ask.after,
+		reader: h.config.Readers.Reader(ask.filter), filter: ask.filter, payload: ask.payload, pos: ask.after,
 		pings: make(chan []byte, 1), pongs: make(chan struct{}, 1), read: make(chan struct{}),
 	}
 	c.ctx, c.stop = context.WithCancelCause(h.base)
@@ -166,9 +169,18 @@ func (c *client) send(batch []*events.Event) {
 		}
 	}()
 	out.reset()
+	var window payloadWindow
 	for i, e := range batch {
 		if c.filter.Match(e) {
-			out.event(e)
+			body := e.JSON()
+			if c.payload {
+				var err error
+				if body, err = window.body(c, batch[i:]); err != nil {
+					c.end(endingOf(err))
+					return
+				}
+			}
+			out.event(e, body)
 		}
 		if len(out.bytes) < c.hub.config.BatchBytes && i < len(batch)-1 {
 			continue
@@ -179,6 +191,30 @@ func (c *client) send(batch []*events.Event) {
 		c.pos = e.Position // what the filter held back is behind it, too
 		out.reset()
 	}
+}
+
+// payloadWindow holds the payloads of the next events of a batch.
+type payloadWindow struct {
+	of   map[uuid.UUID]json.RawMessage
+	upTo events.Position
+}
+
+// body is the first event of rest with its payload; those of the next ones are read along with it.
+func (w *payloadWindow) body(c *client, rest []*events.Event) ([]byte, error) {
+	if w.upTo.Before(rest[0].Position) {
+		ahead := make([]*events.Event, 0, events.PayloadBatch)
+		for _, e := range rest {
+			if len(ahead) < events.PayloadBatch && c.filter.Match(e) {
+				ahead = append(ahead, e)
+			}
+		}
+		var err error
+		if w.of, err = c.reader.Payloads(c.ctx, ahead); err != nil {
+			return nil, err
+		}
+		w.upTo = ahead[len(ahead)-1].Position
+	}
+	return rest[0].AppendWithPayload(nil, w.of[rest[0].JobID]), nil
 }
 
 func (c *client) flush(out *outbox) bool {

@@ -21,6 +21,7 @@ type Caller struct {
 	Name      string
 	Unlimited bool     // does not count against the sockets of a principal
 	Queues    []string // the only ones whose events he sees; nil: all events
+	Payloads  bool     // he may read payloads
 
 	// Ended is closed when the credential ends: its sockets are closed with 4401. nil: it never ends.
 	Ended <-chan struct{}
@@ -130,6 +131,7 @@ func (c Config) validate() error {
 const (
 	problemParameter  = "invalid-parameter"
 	problemOrigin     = "cross-origin"
+	problemForbidden  = "forbidden"
 	problemMethod     = "method-not-allowed"
 	problemUpgrade    = "upgrade-required"
 	problemInternal   = "internal"
@@ -139,7 +141,7 @@ const (
 
 // problemStatus are theirs, and those of events.Refused.
 var problemStatus = map[string]int{
-	problemParameter: http.StatusBadRequest, problemOrigin: http.StatusForbidden,
+	problemParameter: http.StatusBadRequest, problemOrigin: http.StatusForbidden, problemForbidden: http.StatusForbidden,
 	problemMethod: http.StatusMethodNotAllowed, problemUpgrade: http.StatusUpgradeRequired,
 	problemInternal: http.StatusInternalServerError, problemDraining: http.StatusServiceUnavailable,
 	"cursor-invalid": http.StatusBadRequest, "epoch-changed": http.StatusConflict, "cursor-expired": http.StatusGone,

@@ -16,7 +16,7 @@ func (h *Hub) OnSignal(fn func(moment, principal, cursor string)) {
 func CutOutbox(batch []*events.Event, n int) (all []byte, whole int, rest []byte) {
 	var o outbox
 	for _, e := range batch {
-		o.event(e)
+		o.event(e, e.JSON())
 	}
 	whole, rest = o.sent(n)
 	return o.bytes, whole, rest

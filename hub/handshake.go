@@ -97,6 +97,8 @@ func withPort(host, scheme string) string {
 type request struct {
 	after  events.Position // where to begin
 	filter *events.Filter  // what to let through; what the caller may not see is not in it
+
+	payload bool // add the payloads
 }
 
 // readRequest reads the address.
@@ -108,14 +110,23 @@ func (h *Hub) readRequest(r *http.Request, caller Caller) (ask request, refused 
 	fields := make(map[string][]string)
 	for name, values := range query {
 		switch {
-		case name == paramInclude:
-			return ask, badParameter(name, "not available on this socket")
-		case name != paramAfter && !slices.Contains(events.FilterFields(), name):
+		case name != paramAfter && name != paramInclude && !slices.Contains(events.FilterFields(), name):
 			return ask, badParameter(cut(name, 64), "unknown")
 		case len(values) > 1:
 			return ask, badParameter(name, "given more than once")
 		}
 		fields[name] = strings.Split(values[0], ",")
+	}
+	for _, part := range fields[paramInclude] {
+		if part != includePayload {
+			return ask, badParameter(paramInclude, "payload is all that can be added")
+		}
+		if !caller.Payloads {
+			return ask, &refusal{
+				problemForbidden, "include=payload needs the right to read payloads", map[string]any{"required_scope": "read:payload"},
+			}
+		}
+		ask.payload = true
 	}
 	filter, err := events.ParseFilter(fields)
 	if err != nil {

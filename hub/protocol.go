@@ -15,6 +15,8 @@ import (
 const (
 	paramAfter   = "after"
 	paramInclude = "include"
+
+	includePayload = "payload"
 )
 
 // outbox collects the frames of one write. Frames of a server are not masked and one write holds many of them, so they
@@ -34,9 +36,9 @@ type mark struct {
 
 func (o *outbox) reset() { o.bytes, o.marks = o.bytes[:0], o.marks[:0] }
 
-// event adds an event as a text frame.
-func (o *outbox) event(e *events.Event) {
-	o.bytes = appendFrame(o.bytes, websocket.TextMessage, e.JSON())
+// event adds an event as a text frame; body is what it says.
+func (o *outbox) event(e *events.Event, body []byte) {
+	o.bytes = appendFrame(o.bytes, websocket.TextMessage, body)
 	o.marks = append(o.marks, mark{len(o.bytes), e.Position})
 }
 

@@ -126,7 +126,7 @@ func (n *node) wire(documentedPassword bool) (err error) {
 			caller, _ := api.PrincipalOf(r)
 			return hub.Caller{
 				Name: caller.Name, Unlimited: caller.Anonymous() && c.loopback(), Queues: caller.Queues(),
-				Ended: caller.Ended(), Hold: caller.Hold,
+				Payloads: caller.Allows(api.ScopeReadPayload), Ended: caller.Ended(), Hold: caller.Hold,
 			}
 		},
 		// The API is made from the hub; by the time of a request it is there.
