@@ -18,6 +18,7 @@ var mainRuns atomic.Bool
 func Main(m *testing.M, options ...goleak.Option) {
 	mainRuns.Store(true)
 	code := m.Run()
+	code = max(code, examples.end())
 	ctx, cancel := context.WithTimeout(context.Background(), deadline)
 	defer cancel()
 	if err := shared.close(ctx); err != nil {
