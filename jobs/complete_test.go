@@ -172,3 +172,23 @@ func TestCompleteTxIsForHandlers(t *testing.T) {
 	require.NoError(t, tx.Rollback(t.Context()))
 	require.Error(t, jobs.SetResult(t.Context(), json.RawMessage(`1`)))
 }
+
+// TestStrictTransactionIsTornByAnExtensionOfItsLease: what the documents warn of. It is worth a retry, and nothing happened.
+func TestStrictTransactionIsTornByAnExtensionOfItsLease(t *testing.T) {
+	f := setup(t)
+	ctx, h := f.claimOne(time.Minute)
+	err := pgx.BeginTxFunc(ctx, f, pgx.TxOptions{IsoLevel: pgx.RepeatableRead}, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, `SELECT count(*) FROM mini_asynq.jobs`); err != nil { // its snapshot
+			return err
+		}
+		extensions, err := jobs.Extend(ctx, f, []jobs.Lease{{JobID: h.Job.ID, Fence: h.Job.Fence}}, time.Minute, 0)
+		if err != nil || !extensions[0].Held {
+			return err
+		}
+		return jobs.CompleteTx(ctx, tx)
+	})
+	require.True(t, jobs.Transient(err), "%v", err)
+	require.NotErrorIs(t, err, jobs.ErrLeaseLost)
+	require.NotErrorIs(t, err, jobs.ErrCommitUnknown)
+	require.Equal(t, jobs.Running, f.get(h.Job.ID).Status)
+}

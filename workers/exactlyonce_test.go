@@ -110,12 +110,12 @@ func TestEachJobCountsOnceWhateverStrikes(t *testing.T) {
 			return nil
 		})
 		strikes.Add(1)
-		switch {
-		case fault == 4:
+		switch fault {
+		case 4:
 			return boom // perhaps after the commit
-		case fault == 5:
+		case 5:
 			panic("a handler's mistake")
-		case fault == 6:
+		case 6:
 			return nil // overlooks what the commit said
 		}
 		return err

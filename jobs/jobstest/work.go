@@ -47,7 +47,7 @@ func Work(t testing.TB, h Handler, params jobs.Params) Worked {
 
 // claimed is the job that Params would be, once a node has claimed it.
 func claimed(params jobs.Params) (*jobs.Claimed, error) {
-	now := time.Now()
+	now := time.Now() // monotonic: nothing of it is stored
 	job, err := params.Preview(now)
 	if err != nil {
 		return nil, err
