@@ -60,7 +60,7 @@ func Locate(ctx context.Context, c Config) (Located, error) {
 		return Located{}, fmt.Errorf("%w (%s)", errNoDatabase, dir)
 	}
 	server, err := pgembed.Start(ctx, pgembed.Config{
-		DataDir: dir, Mode: pgembed.Socket, StopTimeout: privateStop, StartTimeout: 6 * time.Second, DownloadURL: "off",
+		DataDir: dir, Mode: pgembed.Socket, StopTimeout: privateStop, StartTimeout: 9 * time.Second, DownloadURL: "off",
 	})
 	if err != nil {
 		return Located{}, fmt.Errorf("start the private PostgreSQL: %w", err)

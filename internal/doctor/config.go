@@ -106,14 +106,18 @@ func tlsMode(_ context.Context, e *exam) (verdict, error) {
 	}
 	attempts := []*pgconn.FallbackConfig{{Host: config.Host, TLSConfig: config.TLSConfig}}
 	attempts = append(attempts, config.Fallbacks...)
+	unverified := ""
 	for _, a := range attempts {
 		switch {
 		case local(a.Host):
 		case a.TLSConfig == nil:
 			return warn("the way to %s may go without TLS: passwords and payloads can be read on it", a.Host), nil
 		case a.TLSConfig.InsecureSkipVerify && a.TLSConfig.VerifyPeerCertificate == nil && a.TLSConfig.VerifyConnection == nil:
-			return warn("the certificate of %s is not verified: somebody in between can pretend to be the database", a.Host), nil
+			unverified = a.Host
 		}
+	}
+	if unverified != "" {
+		return warn("the certificate of %s is not verified: somebody in between can pretend to be the database", unverified), nil
 	}
 	return well("TLS, with a certificate that is verified"), nil
 }

@@ -44,7 +44,8 @@ func databaseChecks() []check {
 func reachable(ctx context.Context, e *exam) (verdict, error) {
 	if e.openErr != nil {
 		return fail("there is no database to look at: %v", e.openErr).do(
-			"Set DATABASE_URL (or DB_HOST and its kin), or start the server once: it makes a private PostgreSQL."), nil
+			"Set DATABASE_URL (or DB_HOST and its kin), or start the server once: it makes a private PostgreSQL.",
+			"If there is one that does not start, its log is in the state folder."), nil
 	}
 	db := e.db
 	var err error
@@ -315,7 +316,11 @@ func harmlessValue(setting string) string {
 
 func sessionSettings(ctx context.Context, e *exam) (verdict, error) {
 	type setting struct{ Name, Value, Source string }
-	list, err := rows[setting](ctx, e, settingsSQL)
+	var list []setting
+	err := e.lookPlainly(ctx, func(tx pgx.Tx) (err error) {
+		list, err = collect[setting](ctx, tx, settingsSQL)
+		return err
+	})
 	if err != nil {
 		return verdict{}, err
 	}

@@ -60,35 +60,51 @@ type Config struct {
 	// Open finds the database and does not create one. Required unless there is a SettingsError.
 	Open func(context.Context) (Database, error)
 
-	ListenURL                        string
-	Bind, Address, PublicURL         string
-	AdminPassword                    string
-	Dev                              bool
-	Anonymous                        []string // nil: by where the server is bound
-	Loopback                         bool     // Bind is reachable from this machine only
-	StateDir                         string
-	KeepDone, KeepDead, KeepEvents   time.Duration
-	Queues                           map[string]int // that this configuration works for; empty: all
-	Connections                      int            // of one node
-	Server, APIKey, BasePath         string         // where a server may answer
-	ServerNamed                      bool           // somebody said that it should
-	Version                          string
-	DocumentedPassword               string // of the quick start, known to everybody
-	DocumentedDatabaseUser           string
-	DocumentedDatabasePassword       string //nolint:gosec // its name, not its value
-	TotalLimit, CheckLimit, Patience time.Duration
+	ListenURL string // where LISTEN goes, past a pooler
+
+	Bind, Address string
+	Loopback      bool   // Bind is reachable from this machine only
+	PublicURL     string // the address that users see
+	AdminPassword string
+	Dev           bool
+	Anonymous     []string // scopes without a credential; nil: by where the server is bound
+	StateDir      string   // "": not used
+
+	// What everybody knows from the documentation.
+	DocumentedPassword                                 string
+	DocumentedDatabaseUser, DocumentedDatabasePassword string
+
+	KeepDone, KeepDead, KeepEvents time.Duration
+	Queues                         map[string]int // that a server of this configuration works for; empty: all
+	Connections                    int            // of one server
+
+	Server      string // base address at which a server may answer
+	ServerNamed bool   // somebody said that one should
+	APIKey      string
+	BasePath    string
+	Version     string // of this program
+
+	OpenLimit  time.Duration // of finding the database; 0 is 10 s
+	TotalLimit time.Duration // of all checks; 0 is 15 s
+	CheckLimit time.Duration // of one; 0 is 3 s
+	Patience   time.Duration // between two looks at what may be passing; 0 is 1 s
 
 	clock func() time.Time // of this machine; nil: the real one
+	hurry time.Duration    // what counts as old for transactions; 0: what does in earnest
 }
 
 // Limits of an examination.
 const (
+	openLimit  = 10 * time.Second // a private PostgreSQL that rests is started
 	totalLimit = 15 * time.Second
 	checkLimit = 3 * time.Second
 	patience   = time.Second // between two looks at what may only be passing
 )
 
 func (c Config) withDefaults() Config {
+	if c.OpenLimit == 0 {
+		c.OpenLimit = openLimit
+	}
 	if c.TotalLimit == 0 {
 		c.TotalLimit = totalLimit
 	}
@@ -188,15 +204,14 @@ func groups() []group {
 // Examine makes every check, within the limits of config. ctx ends it early: what was not looked at by then is skipped.
 func Examine(ctx context.Context, config Config) Report {
 	config = config.withDefaults()
-	ctx, cancel := context.WithTimeout(ctx, config.TotalLimit)
-	defer cancel()
 	e := &exam{config: config}
 	if config.SettingsError == nil {
-		// A private PostgreSQL that nobody runs is started for the time of the examination.
-		openCtx, cancelOpen := context.WithTimeout(ctx, config.TotalLimit/2)
+		openCtx, cancel := context.WithTimeout(ctx, config.OpenLimit)
 		e.db, e.openErr = config.Open(openCtx)
-		cancelOpen()
+		cancel()
 	}
+	ctx, cancel := context.WithTimeout(ctx, config.TotalLimit)
+	defer cancel()
 	defer e.close(context.WithoutCancel(ctx))
 	var report Report
 	for _, g := range groups() {

@@ -55,6 +55,19 @@ func (e *exam) close(ctx context.Context) {
 // look runs fn in a read-only transaction, whatever the role's settings are. A connection that broke in an earlier check is
 // replaced.
 func (e *exam) look(ctx context.Context, fn func(pgx.Tx) error) error {
+	return e.lookPlainly(ctx, func(tx pgx.Tx) error {
+		// A statement ends before its check does, so that the connection lives on.
+		limit := strconv.FormatInt((e.config.CheckLimit * 2 / 3).Milliseconds(), 10)
+		if _, err := tx.Exec(ctx, `SELECT set_config('statement_timeout', $1, true), set_config('lock_timeout', '500', true),
+			set_config('search_path', 'pg_catalog', true), set_config('timezone', 'UTC', true), set_config('jit', 'off', true)`, limit); err != nil {
+			return err
+		}
+		return fn(tx)
+	})
+}
+
+// lookPlainly is look under the very settings of the role.
+func (e *exam) lookPlainly(ctx context.Context, fn func(pgx.Tx) error) error {
 	if e.conn == nil || e.conn.IsClosed() {
 		conn, err := e.connect(ctx, e.db.URL)
 		if err != nil {
@@ -63,16 +76,7 @@ func (e *exam) look(ctx context.Context, fn func(pgx.Tx) error) error {
 		e.conn = conn
 	}
 	options := pgx.TxOptions{IsoLevel: pgx.ReadCommitted, AccessMode: pgx.ReadOnly}
-	err := pgx.BeginTxFunc(ctx, e.conn, options, func(tx pgx.Tx) error {
-		// A statement ends before its check does, so that the connection lives on.
-		limit := strconv.FormatInt((e.config.CheckLimit * 2 / 3).Milliseconds(), 10)
-		if _, err := tx.Exec(ctx, `SELECT set_config('statement_timeout', $1, true), set_config('lock_timeout', '500', true),
-			set_config('search_path', 'pg_catalog', true), set_config('timezone', 'UTC', true),
-			set_config('row_security', 'on', true)`, limit); err != nil {
-			return err
-		}
-		return fn(tx)
-	})
+	err := pgx.BeginTxFunc(ctx, e.conn, options, fn)
 	if errors.Is(err, pgx.ErrTxCommitRollback) {
 		return nil // a statement that fn forgave
 	}
@@ -87,14 +91,18 @@ func (e *exam) one(ctx context.Context, sql string, args []any, dest ...any) err
 // rows reads all rows of a query into structs, column by column.
 func rows[T any](ctx context.Context, e *exam, sql string, args ...any) (list []T, err error) {
 	err = e.look(ctx, func(tx pgx.Tx) error {
-		found, err := tx.Query(ctx, sql, args...)
-		if err != nil {
-			return err
-		}
-		list, err = pgx.CollectRows(found, pgx.RowToStructByPos[T])
+		list, err = collect[T](ctx, tx, sql, args...)
 		return err
 	})
 	return list, err
+}
+
+func collect[T any](ctx context.Context, tx pgx.Tx, sql string, args ...any) ([]T, error) {
+	found, err := tx.Query(ctx, sql, args...)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(found, pgx.RowToStructByPos[T])
 }
 
 // names reads a query of one text column.

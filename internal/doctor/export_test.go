@@ -25,6 +25,12 @@ func (c Config) WithClock(now func() time.Time) Config {
 	return c
 }
 
+// InAHurry examines with another idea of what is old for a transaction.
+func (c Config) InAHurry(age time.Duration) Config {
+	c.hurry = age
+	return c
+}
+
 // WraparoundStatus is how a database of an age is judged.
 func WraparoundStatus(age int64) Status { return judgeWraparound("x", age).status }
 

@@ -27,12 +27,6 @@ var (
 // smallEnough is up to how many rows, by statistics, the queries may read whole tables of a database that works.
 const smallEnough = 200_000
 
-// Of all of them, and of one.
-const (
-	invariantsLimit = 1500 * time.Millisecond
-	invariantLimit  = "400"
-)
-
 const sizeSQL = `
 	SELECT coalesce(sum(greatest(c.reltuples, 0)), 0)::bigint,
 	       -- Of tables that were never analysed: by their pages.
@@ -56,14 +50,14 @@ func invariantsHold(ctx context.Context, e *exam) (verdict, error) {
 	made := 0
 	began := time.Now()
 	err := e.look(ctx, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, `SELECT set_config('statement_timeout', $1, true)`, invariantLimit); err != nil {
+		if _, err := tx.Exec(ctx, `SELECT set_config('statement_timeout', $1, true)`, itoa(int(e.config.CheckLimit.Milliseconds()/4))); err != nil {
 			return err
 		}
 		for _, q := range invariants.Queries() {
 			if q.When != invariants.Always || slices.Contains(ownChecks, q.Name) || !whole && slices.Contains(wholeHistory, q.Name) {
 				continue
 			}
-			if time.Since(began) > invariantsLimit {
+			if time.Since(began) > e.config.CheckLimit/2 {
 				slow = append(slow, q.Name)
 				continue
 			}

@@ -275,7 +275,7 @@ func leases(ctx context.Context, e *exam) (verdict, error) {
 		SELECT count(*), coalesce(extract(epoch FROM clock_timestamp() - min(lease_expires_at)), 0)::float8
 		  FROM (SELECT lease_expires_at FROM mini_asynq.jobs
 		         WHERE status = 'running' AND lease_expires_at < clock_timestamp() - make_interval(secs => $1)
-		         ORDER BY lease_expires_at LIMIT 100000) AS some`)
+		         ORDER BY lease_expires_at LIMIT 100000) AS first`)
 }
 
 // By jobs_due.
@@ -284,7 +284,7 @@ func due(ctx context.Context, e *exam) (verdict, error) {
 		SELECT count(*), coalesce(extract(epoch FROM clock_timestamp() - min(run_at)), 0)::float8
 		  FROM (SELECT run_at FROM mini_asynq.jobs
 		         WHERE status IN ('scheduled', 'retrying') AND run_at < clock_timestamp() - make_interval(secs => $1)
-		         ORDER BY run_at LIMIT 100000) AS some`)
+		         ORDER BY run_at LIMIT 100000) AS first`)
 }
 
 func fence(ctx context.Context, e *exam) (verdict, error) {

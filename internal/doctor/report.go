@@ -49,6 +49,9 @@ func (r Report) WriteText(w io.Writer) error {
 // printable keeps what others stored (names of programs, queues, reasons) from writing to the terminal.
 func printable(text string) string {
 	return strings.Map(func(r rune) rune {
+		if r == '\n' || r == '\t' {
+			return ' '
+		}
 		if r < ' ' || r >= 0x7f && r < 0xa0 {
 			return '?'
 		}

@@ -35,16 +35,19 @@ var narrower = map[string][]string{
 	"outbox_default":    {"SELECT"},
 }
 
-// rightsSQL asks for each object and privilege at once: kind, name, privilege.
+// rightsSQL asks for each object and privilege at once: kind, name, privilege. By oid: names cannot be looked up in a schema
+// that the role may not use.
 const rightsSQL = `
 	SELECT kind || ' ' || name || ' ' || privilege
 	  FROM unnest($1::text[], $2::text[], $3::text[]) AS w(kind, name, privilege)
+	  JOIN pg_namespace n ON n.nspname = 'mini_asynq'
+	  LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.name
 	 WHERE NOT coalesce(CASE kind
-	           WHEN 'SCHEMA' THEN has_schema_privilege(to_regnamespace(name)::oid, privilege)
-	           WHEN 'TABLE' THEN has_table_privilege(to_regclass('mini_asynq.' || name)::oid, privilege)
-	           WHEN 'SEQUENCE' THEN has_sequence_privilege(to_regclass('mini_asynq.' || name)::oid, privilege)
+	           WHEN 'SCHEMA' THEN has_schema_privilege(n.oid, privilege)
+	           WHEN 'TABLE' THEN has_table_privilege(c.oid, privilege)
+	           WHEN 'SEQUENCE' THEN has_sequence_privilege(c.oid, privilege)
 	           WHEN 'FUNCTION' THEN (SELECT bool_and(has_function_privilege(p.oid, privilege)) FROM pg_proc p
-	                                  WHERE p.pronamespace = to_regnamespace('mini_asynq') AND p.proname = name)
+	                                  WHERE p.pronamespace = n.oid AND p.proname = name)
 	       END, true) -- what is not there is said by the schema's checks
 	 ORDER BY 1`
 

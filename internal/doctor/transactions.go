@@ -82,12 +82,20 @@ func (e *exam) sessions(ctx context.Context, idle bool, noticed, wrong time.Dura
 // comment makes a text fit for the end of a line of SQL.
 func comment(text string) string { return strings.Join(strings.Fields(text), " ") }
 
+// old is an age, or what a test puts in its place.
+func (e *exam) old(age time.Duration) time.Duration {
+	if e.config.hurry > 0 {
+		return e.config.hurry
+	}
+	return age
+}
+
 func idleTransactions(ctx context.Context, e *exam) (verdict, error) {
-	return e.sessions(ctx, true, idleNoticed, idleWrong, "idle in a transaction", "none for more than "+span(idleNoticed))
+	return e.sessions(ctx, true, e.old(idleNoticed), idleWrong, "idle in a transaction", "none for more than "+span(idleNoticed))
 }
 
 func longTransactions(ctx context.Context, e *exam) (verdict, error) {
-	return e.sessions(ctx, false, longNoticed, longWrong, "running", "none for more than "+span(longNoticed))
+	return e.sessions(ctx, false, e.old(longNoticed), longWrong, "running", "none for more than "+span(longNoticed))
 }
 
 func preparedTransactions(ctx context.Context, e *exam) (verdict, error) {
@@ -110,7 +118,7 @@ func preparedTransactions(ctx context.Context, e *exam) (verdict, error) {
 		fixes[i] = "ROLLBACK PREPARED '" + strings.ReplaceAll(p.GID, "'", "''") + "'; -- or COMMIT PREPARED: ask " + p.Owner
 	}
 	oldest := seconds(list[0].Age)
-	if oldest < idleNoticed {
+	if oldest < e.old(idleNoticed) {
 		return well("%d, the oldest for %s", len(list), span(oldest)), nil
 	}
 	v := warn("%s. It holds its locks and holds up vacuum, over restarts too", some(texts))
@@ -151,7 +159,7 @@ func slots(ctx context.Context, e *exam) (verdict, error) {
 	}
 	worst, texts, fixes := OK, []string(nil), []string(nil)
 	for _, s := range list {
-		status := OK
+		var status Status
 		switch {
 		case s.State == "lost", s.Kept >= slotWrong, s.XIDs >= 100*slotXIDs:
 			status = Fail

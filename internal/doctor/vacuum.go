@@ -69,7 +69,8 @@ const bloatSQL = `
 
 const (
 	deadFloor  = 20_000 // dead rows that are worth a word
-	deadFactor = 5      // times what should have woken autovacuum
+	deadWrong  = 500_000
+	deadFactor = 5 // times what should have woken autovacuum
 	// Autovacuum looks once a minute, and a large table takes it a while.
 	vacuumTime = 5 * time.Minute
 	forever    = 1e9 // seconds
@@ -102,7 +103,7 @@ func bloat(ctx context.Context, e *exam) (verdict, error) {
 		case t.Dead >= deadFloor && overdue >= deadFactor && seconds(min(t.Had, forever)) >= vacuumTime:
 			texts = append(texts, fmt.Sprintf("%s has %d dead rows beside %d live ones, %s", t.Name, t.Dead, t.Live, ago))
 			fixes = append(fixes, "VACUUM (ANALYZE) "+quoted(t.Name)+";")
-			if overdue >= 20*deadFactor {
+			if overdue >= 20*deadFactor && t.Dead >= deadWrong {
 				worst = Fail
 			} else if worst == OK {
 				worst = Warn
