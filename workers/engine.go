@@ -119,7 +119,7 @@ const doorConns = 12
 const ConnectionBudget = turnConns + keeperConns + directConns + doorConns
 
 // Engine is a node without its doors: it follows the stream, paces it if it should, claims, runs handlers, and keeps
-// leases, deadlines and partitions. The fields may be used while Run does.
+// leases, deadlines and partitions, and takes its part in bulk operations. The fields may be used while Run does.
 type Engine struct {
 	Stream     *events.Stream
 	Pacer      *events.Pacer
@@ -134,6 +134,7 @@ type Engine struct {
 	turns  *pgxpool.Pool
 	keeper *pgxpool.Pool
 	queues chan []string // capacity 16: names of new queues, from whoever saw them
+	bulk   *operations
 }
 
 // prepare looks after the schema, over a connection of its own.
@@ -245,7 +246,10 @@ func (e *Engine) wire() (err error) {
 	}
 	e.Stream = events.NewStream(events.StreamConfig{
 		DB: e.keeper, Sweep: sweep, Log: component("tailer"), Taps: []func([]*events.Event){e.follow},
-		Began: e.Dispatcher.Missed,
+		Began: func() {
+			e.Dispatcher.Missed()
+			e.bulk.Wake()
+		},
 	})
 	e.Listener = events.NewListener(events.ListenerConfig{
 		Connect: e.connectDirect, DB: e.keeper, Log: component("listener"),
@@ -271,6 +275,7 @@ func (e *Engine) wire() (err error) {
 			e.Stream.WakeFor(t.Last())
 		},
 	})
+	e.bulk = newOperations(e.keeper, e.Node, e.config.Lease, component("operations"))
 	e.Inserter = jobs.NewInserter(e.Door, jobs.InserterConfig{Stored: e.stored})
 	if c.Registry != nil {
 		e.Pool, err = NewPool(c.Registry, e.Dispatcher, c.pool(e.keeper))
@@ -327,6 +332,8 @@ func (e *Engine) follow(batch []*events.Event) {
 		switch ev.Type {
 		case "queue.resumed":
 			e.Dispatcher.WakeWhole(ev.Queue)
+		case "operation.progress":
+			e.bulk.Wake()
 		case "queue.paused":
 			if !ev.RunAt.IsZero() {
 				e.Dispatcher.ResumeDueIn(ev.RunAt.Sub(ev.At))
@@ -392,6 +399,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	start(e.Inserter.Run)
 	start(e.Dispatcher.Run)
 	start(e.keepHouse)
+	start(e.bulk.Run)
 
 	var poolDone chan struct{}
 	if e.Pool != nil {

@@ -16,7 +16,8 @@ const (
 	stepDeadline    = 10 * time.Minute   // of one step: the ticks of days may have to go
 	keepWorkers     = 24 * time.Hour     // how long a remote worker that is silent is remembered
 	keepAudit       = 400 * 24 * time.Hour
-	atOnce          = 5000 // rows deleted in one statement
+	keepOperations  = 30 * 24 * time.Hour // after their end
+	atOnce          = 5000                // rows deleted in one statement
 )
 
 // keepHouse makes partitions ahead of time, retires old ones, drops expired keys, and makes the rows of new queues: all
@@ -75,6 +76,9 @@ func (e *Engine) house(ctx context.Context) error {
 		}),
 		bounded(ctx, func(ctx context.Context) error {
 			return inPortions(func() (int64, error) { return jobs.ForgetLogins(ctx, e.keeper, atOnce) })
+		}),
+		bounded(ctx, func(ctx context.Context) error {
+			return inPortions(func() (int64, error) { return jobs.ForgetOperations(ctx, e.keeper, keepOperations, atOnce) })
 		}),
 		bounded(ctx, func(ctx context.Context) error {
 			return inPortions(func() (int64, error) { return jobs.ForgetAudit(ctx, e.keeper, keepAudit, atOnce) })
