@@ -107,7 +107,7 @@ func TestOperationOfADeadNodeIsTakenOver(t *testing.T) {
 func TestJobThatAnEditBringsForwardIsStarted(t *testing.T) {
 	f := setup(t)
 	started, release := make(chan uuid.UUID, 8), make(chan struct{})
-	f.start(workers.Config{NoSweeps: true, Slots: 1, Registry: handler(func(ctx context.Context, job *jobs.Claimed) error {
+	node := f.start(workers.Config{NoSweeps: true, Slots: 1, Registry: handler(func(ctx context.Context, job *jobs.Claimed) error {
 		started <- job.ID
 		select {
 		case <-release:
@@ -125,11 +125,19 @@ func TestJobThatAnEditBringsForwardIsStarted(t *testing.T) {
 	high := f.enqueue(jobs.Params{Queue: "q", Priority: jobs.High})[0]
 	release <- struct{}{}
 	next(high) // the line of high is remembered from here on
+	behind := f.enqueue(jobs.Params{Queue: "q", Priority: jobs.High})[0]
 	priority := jobs.High
 	_, err := jobs.EditJob(t.Context(), f.pool, low, jobs.AnyVersion, jobs.Edit{Priority: &priority}, byHand)
 	require.NoError(t, err)
+	pgtest.Eventually(t, 10*time.Second, "the node has read of the edit", func() bool {
+		head, err := node.Stream.Head()
+		require.NoError(t, err)
+		return head.Seq >= pgtest.One[int64](t, f.db, `SELECT count(*) FROM mini_asynq.outbox, unnest(job_ids)`)
+	})
 	release <- struct{}{}
 	next(low)
 	release <- struct{}{}
-	f.await(low, jobs.Completed)
+	next(behind)
+	release <- struct{}{}
+	f.await(behind, jobs.Completed)
 }
