@@ -111,6 +111,11 @@ func TestEveryRouteHasAPolicyAndKeepsIt(t *testing.T) {
 		"DELETE /api/v1/admin/keys/:id":           {admin, 404},
 		"POST /api/v1/admin/keys/:id/rotate":      {admin, 404},
 		"GET /api/v1/admin/audit":                 {admin, 200},
+
+		"POST /api/v1/admin/operations":            {operate, 415},
+		"POST /api/v1/admin/operations/:id/cancel": {operate, 404},
+		"GET /api/v1/operations":                   {read, 200},
+		"GET /api/v1/operations/:id":               {read, 404},
 	}
 	for _, route := range d.server.Routes() {
 		want, ok := golden[route.Method+" "+route.Path]

@@ -345,3 +345,32 @@ func (v value) integer() (n int, ok bool) {
 	}
 	return n, true
 }
+
+// decimal reads a number that is small enough for one.
+func (v value) decimal() (x float64, ok bool) {
+	if v.isNull() {
+		return 0, false
+	}
+	if c := v.raw[0]; c != '-' && (c < '0' || c > '9') {
+		v.wrongType("a number")
+		return 0, false
+	}
+	x, err := strconv.ParseFloat(string(v.raw), 64)
+	if err != nil {
+		v.refuse("out_of_range", "not a number that can be used")
+		return 0, false
+	}
+	return x, true
+}
+
+// truth reads true or false; null is false.
+func (v value) truth() bool {
+	switch string(v.raw) {
+	case "true":
+		return true
+	case "false", "null":
+	default:
+		v.wrongType("true or false")
+	}
+	return false
+}

@@ -70,6 +70,8 @@ func problemOf(err error) *problem {
 	var refused *jobs.ValidationError
 	var transition *jobs.TransitionError
 	var version *jobs.VersionError
+	var count *jobs.CountChangedError
+	var over *jobs.OperationOverError
 	var tooLarge *http.MaxBytesError
 	if said, ok := events.Refused(err); ok {
 		kind, _ := problemNamed(said.Problem) // a test holds that each is registered
@@ -87,6 +89,10 @@ func problemOf(err error) *problem {
 			with("job_status", transition.Status).with("allowed_actions", actionsOf(transition.Status))
 	case errors.As(err, &version):
 		return refuse(versionConflict, "the job was changed since that version").with("version", version.Version)
+	case errors.As(err, &count):
+		return refuse(countChanged, "more jobs match than expected: nothing was changed").with("matched", count.Matched)
+	case errors.As(err, &over):
+		return refuse(invalidTransition, "the operation has ended").with("operation_status", over.Status)
 	case errors.As(err, &tooLarge):
 		return bodyTooLarge(tooLarge.Limit)
 	case errors.Is(err, jobs.ErrNotFound):

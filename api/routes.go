@@ -53,6 +53,11 @@ func (s *Server) policy() []route {
 		{get, prefix + "/queues/:queue", ScopeRead, 0, s.getQueue},
 		{post, prefix + "/admin/queues/:queue/pause", ScopeOperate, 0, s.pauseQueue},
 		{post, prefix + "/admin/queues/:queue/resume", ScopeOperate, 0, s.resumeQueue},
+		{post, prefix + "/admin/operations", ScopeOperate, 0, s.createOperation},
+		{post, prefix + "/admin/operations/:id/cancel", ScopeOperate, 0, s.cancelOperation},
+		{get, prefix + "/operations", ScopeRead, 0, s.listOperations},
+		{get, prefix + "/operations/:id", ScopeRead, 0, s.getOperation},
+
 		{get, prefix + "/failures", ScopeRead, 0, s.listFailures},
 		{get, prefix + "/stats", ScopeRead, 0, s.stats},
 
