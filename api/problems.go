@@ -41,7 +41,7 @@ var (
 	notAcceptable = problemType{"not-acceptable", 406, "Not acceptable",
 		"The header Accept names no representation that exists.", "No."}
 	invalidTransition = problemType{"invalid-transition", 409, "The job's status forbids it",
-		"The action is not possible in the job's present status. `job_status` and `allowed_actions` say what is.", "No."}
+		"The action is not possible in the job's present status. `job_status` and `allowed_actions` say what is. Or a bulk operation has ended: `operation_status`.", "No."}
 	leaseLost = problemType{"lease-lost", 409, "The lease is lost",
 		"The fence is not the current one: the attempt has ended, or another worker has the job. Nothing was changed.", "No: stop working on the job."}
 	idempotencyInFlight = problemType{"idempotency-in-flight", 409, "The first request is still in flight",
