@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"os"
 	"strconv"
 	"strings"
 
@@ -13,26 +12,6 @@ import (
 	"github.com/mini-asynq/mini-asynq/internal/app"
 	"github.com/mini-asynq/mini-asynq/internal/doctor"
 )
-
-// exitUnavailable: what was asked for cannot be reached.
-const exitUnavailable = 6
-
-// errRed and errUnreached say what the findings have said already; what matters is their exit code.
-var (
-	errRed       = codedError{exitFailed, "a check is red"}
-	errUnreached = codedError{exitUnavailable, "the database cannot be reached"}
-)
-
-// codedError is an error with an exit code of its own.
-type codedError struct {
-	code int
-	text string
-}
-
-func (e codedError) Error() string { return e.text }
-
-// ExitCode is the code of the process.
-func (e codedError) ExitCode() int { return e.code }
 
 // newDoctor is the command that says what is wrong.
 func newDoctor(g *globals) *cobra.Command {
@@ -44,12 +23,12 @@ func newDoctor(g *globals) *cobra.Command {
 	output := cmd.Flags().StringP("output", "o", "table", "table, or json for programs")
 	fixSQL := cmd.Flags().Bool("fix-sql", false, "print the SQL that would repair what SQL can repair, and run none of it")
 	server := cmd.Flags().String("server", "", "address of a running server (MINIASYNQ_SERVER)")
-	change := serveFlags(cmd)
+	given := addSettingFlags(cmd.Flags())
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if *output != "table" && *output != "json" {
 			return fmt.Errorf("%w: --output %q: write table or json", errUsage, *output)
 		}
-		report := doctor.Examine(cmd.Context(), doctorConfig(g.envFile, *server, change))
+		report := doctor.Examine(cmd.Context(), g.doctorConfig(*server, given()))
 		write := report.WriteText
 		switch {
 		case *fixSQL && *output == "table":
@@ -64,7 +43,7 @@ func newDoctor(g *globals) *cobra.Command {
 		case !report.Reached:
 			return errUnreached
 		case report.Red():
-			return errRed
+			return fmt.Errorf("%w: a check is red", errRed)
 		}
 		return nil
 	}
@@ -72,12 +51,15 @@ func newDoctor(g *globals) *cobra.Command {
 }
 
 // doctorConfig is what would be served. What cannot be read is a finding, not the end.
-func doctorConfig(envFile, server string, change func(*Environment)) doctor.Config {
-	env, err := ReadEnvironment(os.Environ(), envFile)
+func (g *globals) doctorConfig(server string, flags map[string]string) doctor.Config {
+	read, err := readSettings(g.around.Environ, g.envFile, flags)
 	if err != nil {
 		return doctor.Config{SettingsError: err}
 	}
-	change(&env)
+	env, err := read.environment()
+	if err != nil {
+		return doctor.Config{SettingsError: err}
+	}
 	config, err := AppConfig(env)
 	if err != nil {
 		return doctor.Config{SettingsError: err}
@@ -88,7 +70,7 @@ func doctorConfig(envFile, server string, change func(*Environment)) doctor.Conf
 	}
 	named := server != ""
 	if server == "" {
-		server = os.Getenv("MINIASYNQ_SERVER")
+		server = read.values["MINIASYNQ_SERVER"]
 		named = server != ""
 	}
 	if server == "" {
@@ -109,7 +91,7 @@ func doctorConfig(envFile, server string, change func(*Environment)) doctor.Conf
 		DocumentedDatabaseUser: "postgres", DocumentedDatabasePassword: "postgres",
 		KeepDone: config.KeepDone, KeepDead: config.KeepDead, KeepEvents: config.KeepEvents,
 		Queues: config.Queues, Connections: app.ConnectionBudget(),
-		Server: strings.TrimSuffix(server, "/"), ServerNamed: named, APIKey: os.Getenv("MINIASYNQ_API_KEY"), BasePath: config.BasePath,
+		Server: strings.TrimSuffix(server, "/"), ServerNamed: named, APIKey: read.values["MINIASYNQ_API_KEY"], BasePath: config.BasePath,
 		Version: version,
 	}
 }

@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -16,7 +15,7 @@ func newDSN(g *globals) *cobra.Command {
 	return &cobra.Command{
 		Use: "dsn", Short: "Print the address of the database that the server uses, password included", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			env, err := ReadEnvironment(os.Environ(), g.envFile)
+			env, err := ReadEnvironment(g.around.Environ, g.envFile)
 			if err != nil {
 				return err
 			}

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -17,7 +16,7 @@ func newHealthcheck(g *globals) *cobra.Command {
 	return &cobra.Command{
 		Use: "healthcheck", Short: "Exit with 0 if the server on this machine is ready", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			env, err := ReadEnvironment(os.Environ(), g.envFile)
+			env, err := ReadEnvironment(g.around.Environ, g.envFile)
 			if err != nil {
 				return err
 			}

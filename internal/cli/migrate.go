@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"fmt"
-	"os"
 	"text/tabwriter"
 	"time"
 
@@ -34,12 +33,11 @@ func sayVersion(ctx context.Context, cmd *cobra.Command, conn *pgx.Conn) error {
 }
 
 func newMigrate(g *globals) *cobra.Command {
-	cmd := &cobra.Command{Use: "migrate", Short: "Change or show the database schema", Args: noArgs}
 	var to int64
 	// with runs fn on a connection to the configured database, or to the private one.
 	with := func(fn func(context.Context, *cobra.Command, *pgx.Conn) error) func(*cobra.Command, []string) error {
 		return func(cmd *cobra.Command, _ []string) error {
-			env, err := ReadEnvironment(os.Environ(), g.envFile)
+			env, err := ReadEnvironment(g.around.Environ, g.envFile)
 			if err != nil {
 				return err
 			}
@@ -106,7 +104,5 @@ func newMigrate(g *globals) *cobra.Command {
 			return table.Flush()
 		}),
 	}
-	cmd.AddCommand(up, down, status)
-	cmd.RunE = func(*cobra.Command, []string) error { return fmt.Errorf("%w: migrate up, down or status", errUsage) }
-	return cmd
+	return newGroup("migrate", "Change or show the database schema", up, down, status)
 }

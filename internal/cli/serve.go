@@ -21,14 +21,17 @@ func newServe(g *globals) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "serve", Short: "Run a server node: API, workers, event stream, dashboard", Args: noArgs,
 	}
-	change := serveFlags(cmd)
+	given := addSettingFlags(cmd.Flags())
 	migrate := cmd.Flags().Bool("migrate", true, "bring the database schema up to date at the start")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		env, err := ReadEnvironment(os.Environ(), g.envFile)
+		read, err := readSettings(g.around.Environ, g.envFile, given())
 		if err != nil {
 			return err
 		}
-		change(&env)
+		env, err := read.environment()
+		if err != nil {
+			return err
+		}
 		config, err := AppConfig(env)
 		if err != nil {
 			return err
@@ -38,28 +41,6 @@ func newServe(g *globals) *cobra.Command {
 		return app.Run(cmd.Context(), config)
 	}
 	return cmd
-}
-
-// serveFlags adds the flags that stand for settings of a node, and gives what applies them over the environment.
-func serveFlags(cmd *cobra.Command) (change func(*Environment)) {
-	port := cmd.Flags().Int("port", 0, "port to listen on (SERVER_PORT)")
-	bind := cmd.Flags().String("bind", "", "address to listen on (MINIASYNQ_BIND)")
-	slots := cmd.Flags().Int("workers", 0, "handlers that run at once (WORKER_POOL_SIZE)")
-	dev := cmd.Flags().Bool("dev", false, "development mode: admin/password is valid from anywhere (MINIASYNQ_DEV)")
-	return func(env *Environment) {
-		if cmd.Flags().Changed("port") {
-			env.ServerPort = *port
-		}
-		if cmd.Flags().Changed("bind") {
-			env.Bind = *bind
-		}
-		if cmd.Flags().Changed("workers") {
-			env.WorkerPoolSize = *slots
-		}
-		if cmd.Flags().Changed("dev") {
-			env.Dev = *dev
-		}
-	}
 }
 
 // gcPercent lets the heap of a server grow to five times what is live before it is collected. What is live is small, a few
