@@ -80,7 +80,9 @@ func (s *session) oldestWait(q client.Queue) string {
 	return roughly(now.Sub(*q.OldestPendingAt))
 }
 
-func perSecond(rate float64) string { return strconv.FormatFloat(rate, 'f', 1, 64) + "/s" }
+func perSecond(n float64) string { return rate(n) + "/s" }
+
+func rate(n float64) string { return strconv.FormatFloat(n, 'f', 1, 64) }
 
 func (s *session) queueRows(items []client.Doc[client.Queue]) table {
 	t := table{head: []string{"QUEUE", "STATE", "PENDING", "RUNNING", "RETRYING", "SCHEDULED", "DEAD", "OLDEST", "IN", "OUT"}}

@@ -66,6 +66,33 @@ func TestTablesAreTheseTexts(t *testing.T) {
 	require.NotContains(t, run(t, env, "jobs", "ls", "-o", "table").out, "\x1b")
 }
 
+func TestTopFitsIntoEightyColumns(t *testing.T) {
+	t.Parallel()
+	env := fixed(t, map[string]string{
+		"/base/api/v1/health": `{"status":"ok"}`,
+		"/base/api/v1/queues": `{"data":[{"name":"idle"},{"name":"` + strings.Repeat("long", 20) + `","counts":{"pending":1234567,"running":1},
+			"oldest_pending_at":"2026-03-01T11:56:40Z","rates_1m":{"enqueued":12345.6}},
+			{"name":"late","paused":true,"counts":{"pending":1},"oldest_pending_at":"2026-03-01T11:00:00Z"}]}`,
+		"/base/api/v1/workers": `{"data":[{"id":"w-1","name":"mailer","state":"online","queues":{"mail":3},"slots":4,"busy":2,
+			"last_seen_at":"2026-03-01T11:59:58Z"}]}`,
+	})
+	frame := run(t, env, "top", "--once").exits(0).out
+	lines := strings.Split(strings.TrimSpace(frame), "\n")
+	require.Equal(t, []string{
+		"QUEUE           STATE   PEND     RUN  RETRY  DEAD  OLDEST  IN/S     OUT/S  FAIL",
+		"late            paused  1        0    0      0     1h00m   0.0      0.0    0.0",
+		"longlonglongl…  active  1234567  1    0      0     3m20s   12345.6  0.0    0.0",
+		"idle            active  0        0    0      0     -       0.0      0.0    0.0",
+		"",
+		"WORKER  STATE   BUSY  QUEUES  SEEN",
+		"mailer  online  2/4   mail:3  2.0s",
+	}, lines[2:])
+	require.Contains(t, lines[0], "12:00:00  http://127.0.0.1:")
+	for _, line := range lines {
+		require.LessOrEqual(t, len([]rune(line)), 80)
+	}
+}
+
 func TestTheHealthIsTheExitCode(t *testing.T) {
 	t.Parallel()
 	for status, want := range map[string]int{"ok": 0, "degraded": 1, "draining": 6, "unavailable": 6} {

@@ -182,12 +182,12 @@ func (t *top) watch(ctx context.Context) {
 func (t *top) frame(width, height int) []string {
 	lines := []string{t.headLine(), ""}
 	room := max(3, height-len(lines)-2)
-	queues := table{head: []string{"QUEUE", "STATE", "PEND", "RUN", "RETRY", "DEAD", "OLDEST", "IN", "OUT", "FAIL"}}
+	queues := table{head: []string{"QUEUE", "STATE", "PEND", "RUN", "RETRY", "DEAD", "OLDEST", "IN/S", "OUT/S", "FAIL"}}
 	sorted := slices.SortedFunc(slices.Values(t.queues), byOldest)
 	for _, q := range sorted[:min(len(sorted), max(1, room/2))] {
-		queues.rows = append(queues.rows, append([]cell{{text: shortened(q.Name, 20)}, stateOf(q)}, plain(
+		queues.rows = append(queues.rows, append([]cell{{text: shortened(q.Name, 14)}, stateOf(q)}, plain(
 			number(q.Counts["pending"]), number(q.Counts["running"]), number(q.Counts["retrying"]), number(q.Counts["dead"]),
-			t.oldestWait(q), perSecond(q.Rates.Enqueued), perSecond(q.Rates.Completed), perSecond(q.Rates.Failed))...))
+			t.oldestWait(q), rate(q.Rates.Enqueued), rate(q.Rates.Completed), rate(q.Rates.Failed))...))
 	}
 	lines = append(lines, queues.lines(t.colour)...)
 	if more := len(sorted) - len(queues.rows); more > 0 {
