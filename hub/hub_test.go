@@ -139,7 +139,7 @@ func TestW7SlowClientIsCutOffWithItsCursor(t *testing.T) {
 	t.Parallel()
 	registry := prometheus.NewRegistry()
 	d := open(t, func(c *hub.Config) {
-		c.SlowAfter, c.SendBuffer, c.SlowLinger, c.Registerer = 300*time.Millisecond, 32<<10, limit, registry
+		c.SlowAfter, c.SendBuffer, c.SlowLinger, c.Registerer = 3*time.Second, 32<<10, limit, registry
 	})
 	slow := d.dial("slow", "", narrow())
 	quick := d.dial("quick", "")
