@@ -33,7 +33,7 @@ type Config struct {
 
 	Node     string           // "" is host name and a random part; unique for each start of a process
 	Slots    int              // handlers at once; 0 is 5
-	Queues   map[string]int   // queues and weights; empty: all
+	Queues   map[string]int   // queues and weights, "*" for every other; empty: all
 	Lease    time.Duration    // visibility timeout; 0 is 30 s
 	Timeout  time.Duration    // of an attempt whose job names none; 0 is 30 min
 	Retry    jobs.RetryPolicy // delay of failed jobs

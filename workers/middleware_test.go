@@ -159,7 +159,7 @@ func TestNodeSharesTheProgramsPool(t *testing.T) {
 		defer stop()
 		return jobs.SetResult(ctx, "hello "+name)
 	})
-	engine, err := workers.New(ctx, workers.Config{Pool: f.pool, Registry: registry})
+	engine, err := workers.New(ctx, workers.Config{Pool: f.pool, Registry: registry, Queues: map[string]int{"mail": 3, "*": 1}})
 	require.NoError(t, err)
 	require.Same(t, f.pool, engine.Door)
 	job, err := greet.Enqueue(ctx, f.pool, "ann")

@@ -21,7 +21,7 @@ type PoolConfig struct {
 	Slots   int              // handlers at once; 0 is 5
 	Timeout time.Duration    // of an attempt whose job names none; 0 is 30 min
 	Retry   jobs.RetryPolicy // delay of a failed job
-	Queues  map[string]int   // queues and weights; empty: all
+	Queues  map[string]int   // queues and weights, "*" for every other; empty: all
 	DB      jobs.DB          // for progress; nil: none is kept
 	Log     zerolog.Logger
 }

@@ -86,7 +86,7 @@ func (c Config) validate() error {
 		kinds := c.Registry.Kinds()
 		refuse(kinds != nil && len(kinds) == 0, "the registry has no handler: leave it out for a node that runs none")
 		for _, name := range slices.Sorted(maps.Keys(c.Queues)) {
-			refuse(!jobs.ValidName(name), "queue %q: 1 to 255 letters, digits and _ . : -, not . or ..", name)
+			refuse(name != "*" && !jobs.ValidName(name), "queue %q: 1 to 255 letters, digits and _ . : -, not . or ..", name)
 		}
 		if err := c.pool(nil).withDefaults().validate(); err != nil {
 			faults = append(faults, err)
