@@ -27,6 +27,7 @@ type tablePlan struct {
 	columns     []string
 	constraints []string
 	unlogged    bool
+	partOf      string // the table whose columns it shares; "": none
 }
 
 type indexPlan struct {
@@ -133,7 +134,7 @@ func (b *blueprint) apply(sql string) {
 	case createPart.MatchString(sql):
 		m := createPart.FindStringSubmatch(sql)
 		if parent := b.tables[m[2]]; parent != nil {
-			b.tables[m[1]] = &tablePlan{columns: parent.columns}
+			b.tables[m[1]] = &tablePlan{columns: parent.columns, partOf: m[2]}
 		}
 	case createTable.MatchString(sql):
 		m := createTable.FindStringSubmatch(sql)
@@ -245,13 +246,23 @@ func (b *blueprint) alter(m []string) {
 				plan.constraints = append(plan.constraints, add[2])
 			case "PRIMARY", "UNIQUE", "CHECK", "FOREIGN", "EXCLUDE":
 			default:
-				plan.columns = append(slices.Clip(plan.columns), add[1])
+				b.setColumns(m[1], append(slices.Clip(plan.columns), add[1]))
 			}
 		}
 		if drop := alterDrop.FindStringSubmatch(part); drop != nil {
 			gone := func(name string) bool { return name == drop[2] }
-			plan.columns = slices.DeleteFunc(slices.Clone(plan.columns), gone)
+			b.setColumns(m[1], slices.DeleteFunc(slices.Clone(plan.columns), gone))
 			plan.constraints = slices.DeleteFunc(slices.Clone(plan.constraints), gone)
+		}
+	}
+}
+
+// setColumns changes a table and its partitions, which have the same.
+func (b *blueprint) setColumns(name string, columns []string) {
+	b.tables[name].columns = columns
+	for part, plan := range b.tables {
+		if plan.partOf == name {
+			b.setColumns(part, columns)
 		}
 	}
 }

@@ -83,13 +83,14 @@ func TestThePlanFollowsLaterMigrations(t *testing.T) {
 		"00001_a.sql": file(`CREATE TABLE mini_asynq.a (x integer DEFAULT 1, -- a comment; with a semicolon
 			y numeric(10, 2) CHECK (y > 0), CONSTRAINT a_y CHECK (y <> 3), PRIMARY KEY (x, y));
 			CREATE INDEX a_i ON mini_asynq.a (x) WHERE y > 1; CREATE TABLE mini_asynq.b (LIKE mini_asynq.a, z text DEFAULT 'a;b,c');
+			CREATE TABLE mini_asynq.c PARTITION OF mini_asynq.b DEFAULT;
 			CREATE FUNCTION mini_asynq.f() RETURNS void LANGUAGE sql AS $$ SELECT 1; SELECT 2 $$;`),
-		"00002_b.sql": file(`ALTER TABLE mini_asynq.a ADD COLUMN w text, DROP CONSTRAINT a_y, ADD CONSTRAINT a_w CHECK (w <> '');
+		"00002_b.sql": file(`ALTER TABLE mini_asynq.a ADD COLUMN w text, DROP CONSTRAINT a_y, ADD CONSTRAINT a_w CHECK (w <> ''); ALTER TABLE mini_asynq.b ADD COLUMN v text;
 			DROP INDEX mini_asynq.a_i; DROP FUNCTION mini_asynq.f(), mini_asynq.g(text);`),
 	})
 	require.NoError(t, err)
-	require.ElementsMatch(t, []string{"a", "b"}, plan["table"])
-	require.ElementsMatch(t, []string{"a.x", "a.y", "a.w", "b.x", "b.y", "b.z"}, plan["column"])
+	require.ElementsMatch(t, []string{"a", "b", "c"}, plan["table"])
+	require.ElementsMatch(t, []string{"a.x", "a.y", "a.w", "b.x", "b.y", "b.z", "b.v", "c.x", "c.y", "c.z", "c.v"}, plan["column"])
 	require.Equal(t, []string{"a.a_w"}, plan["constraint"])
 	require.Empty(t, plan["index"])
 	require.Empty(t, plan["function"])
