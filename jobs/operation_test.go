@@ -148,7 +148,7 @@ func TestOperationDoesWhatItsDryRunSaid(t *testing.T) {
 func TestOperationSurvivesItsNode(t *testing.T) {
 	f := setup(t)
 	f.dead("q", 1200)
-	op := f.operate(jobs.NewOperation{Selection: jobs.Selection{Action: jobs.ActionRetry, Filter: jobs.Filter{Queues: []string{"q"}}}})
+	f.operate(jobs.NewOperation{Selection: jobs.Selection{Action: jobs.ActionRetry, Filter: jobs.Filter{Queues: []string{"q"}}}})
 	first := f.held("n1", longLease)
 	f.carryOn(first, "n1")
 	ops, next, err := jobs.ClaimOperations(t.Context(), f, "n2", longLease, 8)
@@ -161,7 +161,7 @@ func TestOperationSurvivesItsNode(t *testing.T) {
 	second := f.held("n2", longLease)
 	f.carryOn(second, "n2")
 	require.True(t, f.carryOn(first, "n1").Over, "it is the other's now")
-	op = f.finishAll(second, "n2")
+	op := f.finishAll(second, "n2")
 	require.Equal(t, [4]int64{1200, 1200, 0, 0}, numbers(op))
 	require.Equal(t, 1200, f.redriven("q", 1))
 	require.Equal(t, 1200, f.count(`SELECT count(*) FROM mini_asynq.events WHERE type = 'job.redriven'`))
@@ -251,8 +251,8 @@ func TestNamedJobsAreTakenOnceAndOnlyOfOnesQueues(t *testing.T) {
 	slices.Reverse(ids)
 	named := jobs.Selection{Action: jobs.ActionRetry, IDs: ids, Filter: jobs.Filter{Within: []string{"mine"}}}
 	require.Equal(t, 600, f.match(named).Count)
-	op := f.operate(jobs.NewOperation{Selection: named})
-	op = f.finishAll(f.held("n", longLease), "n")
+	f.operate(jobs.NewOperation{Selection: named})
+	op := f.finishAll(f.held("n", longLease), "n")
 	require.Equal(t, [4]int64{603, 600, 3, 0}, numbers(op))
 	require.Equal(t, 2, f.redriven("foreign", 0))
 
@@ -351,8 +351,8 @@ func TestOneJobNeverWedgesAnOperation(t *testing.T) {
 	_, err = f.Exec(t.Context(), `CREATE TRIGGER refuse_one BEFORE INSERT ON mini_asynq.jobs FOR EACH ROW
 		WHEN (NEW.id = '`+dead[3].String()+`') EXECUTE FUNCTION refuse_one()`)
 	require.NoError(t, err)
-	op := f.operate(jobs.NewOperation{Selection: jobs.Selection{Action: jobs.ActionRetry}})
-	op = f.finishAll(f.held("n", longLease), "n")
+	f.operate(jobs.NewOperation{Selection: jobs.Selection{Action: jobs.ActionRetry}})
+	op := f.finishAll(f.held("n", longLease), "n")
 	require.Equal(t, [4]int64{20, 19, 0, 1}, numbers(op))
 	require.Equal(t, []jobs.OperationError{{JobID: dead[3], Code: "23514", Detail: "the database refused to change the job"}}, op.Errors)
 	require.Equal(t, jobs.Dead, f.get(dead[3]).Status)

@@ -78,8 +78,7 @@ func TestStoppedNodeHandsItsOperationsOver(t *testing.T) {
 	first := f.start(workers.Config{NoSweeps: true, Lease: time.Hour, Node: "first"})
 	id := f.operate(jobs.NewOperation{Selection: jobs.Selection{Action: jobs.ActionCancel}, Rate: 200})
 	f.awaitOperation(id, "it is under way", func(op *jobs.Operation) bool { return op.Done > 0 })
-	second := f.start(workers.Config{NoSweeps: true, Lease: time.Hour, Node: "second"})
-	_ = second
+	f.start(workers.Config{NoSweeps: true, Lease: time.Hour, Node: "second"})
 	first.stop()
 	op := f.awaitOperation(id, "it ends", over)
 	require.Equal(t, []any{jobs.OperationCompleted, int64(300), int64(0)}, []any{op.Status, op.Done, op.Skipped})
