@@ -215,7 +215,6 @@ func completesNames(t *testing.T, server string, env []string) {
 	})
 	require.Contains(t, run(t, env, "__complete", "jobs", "run-now", "").exits(0).out, id+"\tcompleted.kind, scheduled")
 	require.NotContains(t, run(t, env, "__complete", "jobs", "rm", "").exits(0).out, id)
-	require.Contains(t, run(t, env, "__complete", "enqueue", "").exits(0).out, "completed.kind\n")
 	require.Contains(t, run(t, nil, "__complete", "jobs", "ls", "--server", server, "--queue", "").exits(0).out, "completing\n")
 	require.Contains(t, run(t, nil, "__complete", "jobs", "ls", "--status", "").exits(0).out, "retrying\n")
 	silent := run(t, nil, "__complete", "queues", "get", "--server", "http://127.0.0.1:1", "").exits(0)

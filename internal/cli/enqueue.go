@@ -144,7 +144,7 @@ func (s *session) enqueueBatch(ctx context.Context, kind string, e *enqueueFlags
 		if err != nil {
 			return fmt.Errorf("open --batch: %w", err)
 		}
-		defer file.Close()
+		defer func() { _ = file.Close() }() // it was only read
 		source = file
 	}
 	lines := bufio.NewScanner(source)

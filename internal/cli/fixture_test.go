@@ -156,7 +156,7 @@ func newRelay(t *testing.T, server string) *relay {
 		}
 	})
 	t.Cleanup(func() {
-		listener.Close()
+		_ = listener.Close()
 		r.cut()
 		r.group.Wait()
 	})

@@ -275,9 +275,9 @@ func newJobAction(g *globals, f *clientFlags, action, short string) *cobra.Comma
 // fields is a body of the members that have a value; nil if none has.
 func fields(pairs ...string) any {
 	body := make(map[string]string)
-	for i := 0; i < len(pairs); i += 2 {
-		if pairs[i+1] != "" {
-			body[pairs[i]] = pairs[i+1]
+	for ; len(pairs) >= 2; pairs = pairs[2:] {
+		if name, value := pairs[0], pairs[1]; value != "" {
+			body[name] = value
 		}
 	}
 	if len(body) == 0 {

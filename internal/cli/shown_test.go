@@ -64,6 +64,7 @@ func TestTablesAreTheseTexts(t *testing.T) {
 	// What this program does not know passes.
 	require.Contains(t, run(t, env, "queues", "ls").exits(0).out, `"paused": true`)
 	require.NotContains(t, run(t, env, "jobs", "ls", "-o", "table").out, "\x1b")
+	require.Equal(t, "send\n:4\n", run(t, env, "__complete", "enqueue", "").exits(0).out, "kinds of the newest jobs")
 }
 
 func TestTopFitsIntoEightyColumns(t *testing.T) {

@@ -163,7 +163,7 @@ func stream(t *testing.T, each int, end func(*websocket.Conn)) http.HandlerFunc 
 			t.Error(err)
 			return
 		}
-		defer conn.Close()
+		defer func() { _ = conn.Close() }()
 		for seq := from; seq <= from+each; seq++ { // from itself was had already
 			if conn.WriteJSON(map[string]any{"cursor": fmt.Sprintf("3-%d", seq), "epoch": 3, "seq": seq, "type": "job.ready"}) != nil {
 				return

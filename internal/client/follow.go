@@ -139,7 +139,7 @@ func (s *stream) read(ctx context.Context) error {
 	s.opened = true
 	// Ends with this function: a read is interrupted by closing the connection.
 	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
-	defer conn.Close()
+	defer func() { _ = conn.Close() }() // nothing is written that could be lost
 	conn.SetReadLimit(maxEvent)
 	alive := func() error { return conn.SetReadDeadline(time.Now().Add(silence)) }
 	answer := conn.PingHandler()
