@@ -85,6 +85,7 @@ var budget = map[string][]string{
 		[]string{"migrations", "jobs", "events", "workers", "api", "internal/pgembed", "internal/doctor"}, wiring, helpers),
 	"github.com/google/uuid":       join([]string{"jobs", "cmd/demo"}, services, wiring, helpers),
 	"github.com/gin-gonic/gin":     {"api"},
+	"github.com/goccy/go-yaml":     {"api"}, // gin brings it along
 	"github.com/gorilla/websocket": {"hub", "clients/go", "internal/client"},
 
 	"github.com/jackc/pgxlisten":                 {"events"},

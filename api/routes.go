@@ -75,6 +75,10 @@ func (s *Server) policy() []route {
 		{get, prefix + "/health/live", open, anyHost, s.live},
 		{get, prefix + "/health/ready", open, anyHost, s.ready},
 
+		{get, prefix + "/openapi.yaml", ScopeRead, 0, s.openapiYAML},
+		{get, prefix + "/openapi.json", ScopeRead, 0, s.openapiJSON},
+		{get, "/docs", ScopeRead, 0, s.docs},
+
 		{get, "/problems/:name", open, 0, s.problemPage},
 	}
 	if s.config.Work != nil {

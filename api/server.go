@@ -42,6 +42,8 @@ type Server struct {
 	exempt   []string                 // templates of the addresses that any Host may name
 	seconds  *prometheus.HistogramVec // nil: not measured
 
+	describe func() (*description, error)
+
 	drain    sync.Once
 	draining chan struct{} // closed by Drain
 }
@@ -60,6 +62,7 @@ func New(config Config) (*Server, error) {
 		failures: newFailures(),
 		keys:     newKeyring(config.DB, config.Deadline, config.Log),
 		admin:    newCredential(config.AdminUser, config.AdminPassword),
+		describe: sync.OnceValues(func() (*description, error) { return describe(config.BasePath) }),
 		draining: make(chan struct{}),
 		batches:  semaphore.NewWeighted(batchBytes),
 	}

@@ -39,6 +39,7 @@ type door struct {
 	dsn     string
 	pool    *pgxpool.Pool
 	server  *api.Server
+	routes  map[string]bool // as the document writes them
 	stream  *events.Stream
 	readers *events.Readers
 	// For remote workers: with a lease of testLease.
@@ -108,6 +109,7 @@ func setupOn(t testing.TB, dsn string, change ...func(*api.Config)) *door {
 	d.readers = config.Readers
 	d.server, err = api.New(config)
 	require.NoError(t, err)
+	d.routes = routesOf(d.server, config.BasePath)
 
 	var running sync.WaitGroup
 	services := []func(context.Context) error{d.stream.Run, pacer.Run, listener.Run, inserter.Run, overview.Run, config.Readers.Run, d.server.Run, d.dispatch.Run}
@@ -181,7 +183,9 @@ func (d *door) do(r *http.Request) *answer {
 	defer func() { _ = response.Body.Close() }()
 	raw, err := io.ReadAll(response.Body)
 	require.NoError(d.t, err)
-	return &answer{d.t, response.StatusCode, response.Header, raw}
+	a := &answer{d.t, response.StatusCode, response.Header, raw}
+	require.NoError(d.t, contractOf(d.t).check(d.routes, r, a), "%s %s", r.Method, r.URL)
+	return a
 }
 
 func (d *door) get(path string, options ...with) *answer {
