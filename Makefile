@@ -23,6 +23,10 @@ RACE_PKGS  := ./dispatcher/... ./events/... ./workers/... ./internal/app/...
 FUZZ_TIME  ?= 5m
 FUZZ_RUN   ?= ^Fuzz
 
+# How long calls made out of api/openapi.yaml are sent, and from which seed: make wild WILD_TIME=1h WILD_SEED=7
+WILD_TIME  ?= 5m
+WILD_SEED  ?= 0
+
 # What the side-by-side benchmarks are asked for, and which Go benchmarks: make bench BENCH_ARGS='-cell drain -runs 5'
 BENCH_ARGS ?=
 BENCH_RUN  ?= .
@@ -96,6 +100,10 @@ fuzz: ## Fuzz every decoder, one after the other: FUZZ_TIME=5m FUZZ_RUN=.
 	    $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZ_TIME) $$package; \
 	  done; \
 	done
+
+.PHONY: wild
+wild: ## Send calls of all kinds to a server, as api/openapi.yaml has them: WILD_TIME=5m WILD_SEED=0
+	$(GO) test -race -count=1 -timeout 0 -run Wild -v ./api -args -wild=$(WILD_TIME) -seed=$(WILD_SEED)
 
 .PHONY: lint
 lint: lint-format lint-modules lint-vet lint-go ## Check format, modules, vet and golangci-lint

@@ -33,13 +33,13 @@ WITH RECURSIVE way AS (
              FROM mini_asynq.outbox o CROSS JOIN LATERAL ` + unnestEvents + `
             WHERE o.xid = way.xid AND $1 = ANY (o.job_ids) AND e.job_id = $1
             ORDER BY e.job_version LIMIT 1) earliest
-     WHERE earliest.prev_xid IS NOT NULL AND earliest.job_version > $2 + 1
+     WHERE earliest.prev_xid IS NOT NULL AND earliest.job_version > $2::bigint + 1
 ), mine AS MATERIALIZED (
     SELECT o.id, o.xid, o.at, e.*
       FROM way
       JOIN mini_asynq.outbox o ON o.xid = way.xid AND $1 = ANY (o.job_ids)
      CROSS JOIN LATERAL ` + unnestEvents + `
-     WHERE e.job_id = $1 AND e.job_version > $2
+     WHERE e.job_id = $1 AND e.job_version > $2::bigint
      ORDER BY e.job_version LIMIT $3
 ), epoch AS MATERIALIZED (
     SELECT max(epoch) AS epoch FROM mini_asynq.epochs
