@@ -106,7 +106,6 @@ type call struct {
 	query        url.Values
 	body         any           // sent as JSON; nil: none
 	key          string        // Idempotency-Key
-	match        string        // If-Match
 	patience     time.Duration // added to the deadline: how long the server may park the call
 	accept       []int         // statuses beside 2xx that are answers
 }
@@ -226,9 +225,6 @@ func (c *Client) request(ctx context.Context, what call, body []byte) (*http.Req
 	}
 	if what.key != "" {
 		request.Header.Set("Idempotency-Key", what.key)
-	}
-	if what.match != "" {
-		request.Header.Set("If-Match", what.match)
 	}
 	return request, nil
 }

@@ -212,14 +212,3 @@ type Health struct {
 	Leader      *bool             `json:"leader"`
 	Checks      map[string]string `json:"checks"` // "ok", or what is wrong
 }
-
-// Operation is an action on many jobs.
-type Operation struct {
-	ID      string `json:"id"`
-	Action  string `json:"action"`
-	Status  string `json:"status"`
-	Total   int64  `json:"total"`
-	Done    int64  `json:"done"`
-	Skipped int64  `json:"skipped"`
-	Failed  int64  `json:"failed"`
-}
