@@ -36,7 +36,7 @@ func serve(t testing.TB, dsn string, change func(*app.Config)) *server {
 	config := app.Config{
 		DatabaseURL: dsn, Migrate: true, Bind: "127.0.0.1", Address: "127.0.0.1:0", Slots: 5,
 		Queues: map[string]int{"*": 1}, // what an empty environment says
-		Lease: 2 * time.Second, Grace: 2 * time.Second, DemoHandlers: "true",
+		Lease:  2 * time.Second, Grace: 2 * time.Second, DemoHandlers: "true",
 		Retry: jobs.RetryPolicy{Strategy: jobs.Fixed, Interval: 50 * time.Millisecond},
 		Log:   zerolog.New(s.log).Level(zerolog.InfoLevel), Ready: func(a net.Addr) { ready <- a },
 	}
