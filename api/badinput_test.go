@@ -364,7 +364,7 @@ func (d *door) badAddresses(t *testing.T) {
 	d.refuses(t, "Q1",
 		get("/nothing", 404, ""), get("/schedules", 404, ""), get("/jobs/"+id+"/clone", 404, ""),
 		row{name: "PUT", method: http.MethodPut, path: "/jobs", status: 405},
-		row{name: "PATCH not built", method: http.MethodPatch, path: "/admin/jobs/" + id, status: 405, with: []with{asAdmin}},
+		row{name: "PATCH", method: http.MethodPatch, path: "/jobs/" + id, status: 405, with: []with{asAdmin}},
 		row{name: "GET of an action", method: http.MethodGet, path: "/admin/jobs/" + id + "/retry", status: 405},
 		row{name: "OPTIONS", method: http.MethodOptions, path: "/jobs", status: 405},
 		row{name: "invented", method: "FROB", path: "/jobs", status: 405},

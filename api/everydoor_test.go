@@ -27,7 +27,7 @@ func TestB1B2B3B11OnEveryDoor(t *testing.T) {
 		doors++
 		path := strings.TrimPrefix(strings.NewReplacer(":id", id, ":queue", "walk").Replace(route.Path), "/api/v1")
 		send := func(name, body string, status int, with ...with) row {
-			return row{name: name, method: route.Method, path: path, body: body, status: status, with: append(with, asAdmin)}
+			return row{name: name, method: route.Method, path: path, body: body, status: status, with: append(with, asAdmin, header("If-Match", "*"))}
 		}
 		door := route.Method + " " + route.Path
 		rows := []row{
