@@ -239,7 +239,7 @@ func (w *wild) body(schema string) string {
 	cut := w.r.IntN(len(text) + 1)
 	return pick(w.r, []string{
 		text[:cut], text + text, text[:cut] + "\xff" + text[cut:], "\xEF\xBB\xBF" + text, text[:cut] + `\ud800` + text[cut:],
-		strings.Replace(text, "{", `{"queue":"a","queue":"a",`, 1), strings.Replace(text, ":", ": ", -1), "\n" + text + "\t",
+		strings.Replace(text, "{", `{"queue":"a","queue":"a",`, 1), strings.ReplaceAll(text, ":", ": "), "\n" + text + "\t",
 		strings.Replace(text, "1", "1e131071", 1), strings.Replace(text, `"`, "'", 2),
 	})
 }
