@@ -301,9 +301,15 @@ func (c *contract) check(routes map[string]bool, r *http.Request, a *answer) err
 		}
 	case content[media] == nil:
 		return fmt.Errorf("%s, %d: the media type %q is not documented", o.id, a.status, media)
-	case strings.HasSuffix(media, "json"):
+	case media == "application/json" || refused:
 		if err := c.body(r, response.pointer+"/content/"+escape(media)+"/schema", true, a.raw); err != nil {
 			return fmt.Errorf("%s, %d: %w\n%s", o.id, a.status, err, a.raw)
+		}
+	case media == "application/x-ndjson":
+		for line := range bytes.Lines(a.raw) {
+			if err := c.body(r, "/components/schemas/Event", true, line); err != nil {
+				return fmt.Errorf("%s, %d: %w\n%s", o.id, a.status, err, line)
+			}
 		}
 	}
 	if a.status/100 == 2 {

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/santhosh-tekuri/jsonschema/v6"
 	"github.com/stretchr/testify/require"
@@ -21,10 +22,7 @@ import (
 
 // announced are operations that the document has and no server yet: others write clients by it. The list only shrinks: one
 // that exists has to leave it.
-var announced = []string{
-	"readEvents", "getPosition", "startOperation", "listOperations", "getOperation", "cancelOperation", "listFailures",
-	"cloneJob", "editJob",
-}
+var announced = []string{}
 
 // whole is a door with everything that a server may have; the socket and the dashboard are stand-ins.
 func whole(c *api.Config) {
@@ -394,6 +392,9 @@ func (d *door) sendExample(o *operation, query string, e example, options ...wit
 			}
 			path = strings.ReplaceAll(path, "{"+p.name+"}", value)
 		}
+		if p.in == "header" && p.value["required"] == true {
+			options = append(options, header(p.name, fmt.Sprint(p.value["example"])))
+		}
 	}
 	body := ""
 	if e.value != nil {
@@ -420,7 +421,7 @@ var scenes = map[string]scene{
 	"completeJob": {id: runningJob}, "failJob": {id: runningJob}, "snoozeJob": {id: runningJob}, "releaseJob": {id: runningJob},
 	"reportProgress": {id: runningJob},
 	"deleteJob":      {id: completedJob},
-	"retryJob":       {id: func(d *door) (string, int64) { return d.dead("scene-dead"), 0 }},
+	"retryJob":       {id: deadJob},
 	"runJobNow":      {id: func(d *door) (string, int64) { return d.enqueue(`{"delay":"1h"}`), 0 }},
 	"cancelJob":      {id: func(d *door) (string, int64) { return d.enqueue(`{"delay":"1h"}`), 0 }},
 	"getQueue":       {id: pausedMail}, "resumeQueue": {id: pausedMail},
@@ -433,11 +434,16 @@ var scenes = map[string]scene{
 	},
 	"sendHeartbeat":  {id: anyWorker, setup: func(d *door, body map[string]any) { stateLease(d, body["leases"]) }},
 	"reportOutcomes": {id: anyWorker, setup: func(d *door, body map[string]any) { stateLease(d, body["outcomes"]) }},
-	"revokeKey":      {id: anyKey}, "rotateKey": {id: anyKey},
+	"cloneJob":       {id: deadJob},
+	"editJob":        {id: func(d *door) (string, int64) { return d.enqueue(`{"delay":"1h"}`), 0 }},
+	"getOperation":   {id: anyOperation}, "cancelOperation": {id: anyOperation},
+	"revokeKey": {id: anyKey}, "rotateKey": {id: anyKey},
 	"login": {setup: func(_ *door, body map[string]any) { body["password"] = password }},
 }
 
 func completedJob(d *door) (string, int64) { return d.completed("scene-completed", `{"sent":true}`), 0 }
+
+func deadJob(d *door) (string, int64) { return d.dead("scene-" + uuid.NewString()), 0 }
 
 func runningJob(d *door) (string, int64) {
 	_, job := d.running("scene-running") // maybe an older one, which another example gave back
@@ -451,6 +457,11 @@ func pausedMail(d *door) (string, int64) {
 
 func anyWorker(d *door) (string, int64) {
 	return d.post("/workers", `{"name":"scene","queues":{"scene-claim":1}}`).is(http.StatusCreated).text("id"), 0
+}
+
+func anyOperation(d *door) (string, int64) {
+	body := `{"action":"cancel","ids":["` + d.enqueue(`{"delay":"1h"}`) + `"]}`
+	return d.post("/admin/operations", body, asAdmin).is(http.StatusAccepted).text("id"), 0
 }
 
 func anyKey(d *door) (string, int64) {

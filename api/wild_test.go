@@ -109,6 +109,11 @@ func (w *wild) call(o *operation) bool {
 		body = w.body(o.body.pointer + "/content/application~1json/schema")
 	}
 	options := []with{w.from(o)}
+	for _, p := range o.parameters {
+		if p.in == "header" && p.value["required"] == true && !w.chance(8) {
+			options = append(options, header(p.name, pick(w.r, []string{`"v1"`, "*", `"v2"`})))
+		}
+	}
 	if !w.sound && w.chance(4) {
 		name := pick(w.r, []string{"Idempotency-Key", "If-None-Match", "If-Match", "Traceparent", "X-Request-Id", "Accept", "Content-Type", "Content-Encoding", "Last-Event-Id", "Range"})
 		value := pick(w.r, []string{"x", `"v1"`, `W/"v1", *`, "*", "\u00fc", strings.Repeat("k", 300), "application/json; charset=\"utf-8\"", "text/html, */*;q=0", "bytes=0-", "-1", `"v99999999999999999999"`})
