@@ -139,7 +139,7 @@ func TestThousandParkedClaimsCostLittle(t *testing.T) {
 	for _, w := range workers {
 		w.send("/workers/"+w.id+"/claim", `{"max":1,"wait":"60s"}`)
 	}
-	pgtest.Eventually(t, 30*time.Second, "all are parked", func() bool { return s.metric("parked_claims") == n })
+	pgtest.Eventually(t, 2*time.Minute, "all are parked", func() bool { return s.metric("parked_claims") == n })
 	each := (memory() - before) / n
 	t.Logf("a parked claim takes %d bytes", each)
 	require.Less(t, each, int64(64<<10))
