@@ -85,7 +85,7 @@ down: ## Stop the containers; their data stays
 
 .PHONY: test
 test: ## Run all tests with the race detector (needs gcc)
-	$(GO) test -race -shuffle=on -count=1 -timeout 6m $(TESTFLAGS) ./...
+	$(GO) test -race -shuffle=on -count=1 -timeout 10m $(TESTFLAGS) ./...
 
 .PHONY: race
 race: ## Repeat the stress and fault tests: RACE_COUNT=3 RACE_RUN=.
