@@ -48,6 +48,8 @@ func TestFaultsInADatabaseAreFound(t *testing.T) {
 		{"a stranger's trigger", `CREATE FUNCTION public.f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
 			CREATE TRIGGER strange BEFORE INSERT ON mini_asynq.jobs FOR EACH ROW EXECUTE FUNCTION public.f()`,
 			"schema.strangers", doctor.Warn, "trigger strange on jobs", true},
+		{"a column that inserts do not know", `ALTER TABLE mini_asynq.jobs ADD COLUMN surprise text NOT NULL`,
+			"schema.strangers", doctor.Warn, "column surprise of jobs", true},
 		{"a rule", `CREATE RULE quiet AS ON DELETE TO mini_asynq.queues DO INSTEAD NOTHING`, "schema.strangers", doctor.Warn, "rule quiet on queues", true},
 		{"row security", `ALTER TABLE mini_asynq.jobs ENABLE ROW LEVEL SECURITY`, "schema.strangers", doctor.Warn, "row security on jobs", true},
 		{"published without identity", `ALTER TABLE mini_asynq.outbox_past REPLICA IDENTITY NOTHING; CREATE PUBLICATION p FOR ALL TABLES`,

@@ -323,7 +323,7 @@ func triggers(ctx context.Context, e *exam) (verdict, error) {
 	return well("%d", len(plan.triggers)), nil
 }
 
-// strangersSQL: triggers, rules and row security that no migration makes.
+// strangersSQL: triggers, rules, row security, and columns that every insert would have to fill, that no migration makes.
 const strangersSQL = `
 	SELECT 'trigger ' || t.tgname || ' on ' || c.relname, format('DROP TRIGGER %I ON mini_asynq.%I;', t.tgname, c.relname)
 	  FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -335,6 +335,12 @@ const strangersSQL = `
 	 UNION ALL
 	SELECT 'row security on ' || c.relname, format('ALTER TABLE mini_asynq.%I DISABLE ROW LEVEL SECURITY;', c.relname)
 	  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = 'mini_asynq' AND c.relrowsecurity
+	 UNION ALL
+	SELECT 'column ' || a.attname || ' of ' || c.relname || ', which inserts leave empty and may not',
+	       format('ALTER TABLE mini_asynq.%I ALTER COLUMN %I DROP NOT NULL;', c.relname, a.attname)
+	  FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+	 WHERE n.nspname = 'mini_asynq' AND c.relname = ANY ($2) AND a.attnum > 0 AND NOT a.attisdropped
+	   AND a.attnotnull AND NOT a.atthasdef AND a.attidentity = '' AND NOT (c.relname || '.' || a.attname = ANY ($3))
 	 ORDER BY 1`
 
 func strangers(ctx context.Context, e *exam) (verdict, error) {
@@ -343,7 +349,13 @@ func strangers(ctx context.Context, e *exam) (verdict, error) {
 	if err != nil {
 		return verdict{}, err
 	}
-	list, err := rows[stranger](ctx, e, strangersSQL, slices.Sorted(maps.Keys(plan.triggers)))
+	var columns []string
+	for name, t := range plan.tables {
+		for _, column := range t.columns {
+			columns = append(columns, name+"."+column)
+		}
+	}
+	list, err := rows[stranger](ctx, e, strangersSQL, slices.Sorted(maps.Keys(plan.triggers)), slices.Sorted(maps.Keys(plan.tables)), columns)
 	if err != nil || len(list) == 0 {
 		return well("nothing"), err
 	}
