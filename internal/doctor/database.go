@@ -85,14 +85,13 @@ func unreachable(err error) verdict {
 	case errors.As(err, &unknownAuthority), errors.As(err, &wrongHost):
 		return fail("the certificate of the database is not trusted: %v", err).do(
 			"Name its authority with sslrootcert=/path/ca.pem, and connect by the name that the certificate has.")
-	case strings.Contains(err.Error(), "server refused TLS"):
-		return fail("the database speaks no TLS, and sslmode asks for it").do(
-			"Switch TLS on in PostgreSQL (ssl = on), or, on a network of your own, set sslmode=disable.")
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, syscall.ETIMEDOUT):
 		return fail("the database did not answer in time: a firewall drops the packets, or it is overloaded").do(
 			"Try `pg_isready -h HOST -p PORT` from this machine; look at firewalls and security groups.")
 	}
-	return fail("the database cannot be reached: %v", err)
+	// The library has no type for a server that refuses TLS: its words say so.
+	return fail("the database cannot be reached: %v", err).do(
+		"If it speaks no TLS and sslmode asks for it: switch TLS on in PostgreSQL (ssl = on), or, on a network of your own, set sslmode=disable.")
 }
 
 // refused names why PostgreSQL turned the connection down.

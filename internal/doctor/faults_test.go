@@ -241,7 +241,7 @@ func TestUnreachableDatabasesAreNamed(t *testing.T) {
 		{"postgres://postgres:x@nowhere.invalid/x?sslmode=disable", "the host nowhere.invalid is not known"},
 		{as(t, db.DSN(), "postgres", "wrong"), "wrong password"},
 		{strings.Replace(db.DSN(), db.Name(), "not_there", 1), "the database does not exist"},
-		{strings.Replace(db.DSN(), "sslmode=disable", "sslmode=require", 1), "speaks no TLS"},
+		{strings.Replace(db.DSN(), "sslmode=disable", "sslmode=require", 1), "server refused TLS"},
 		{"postgres:///x?host=/nowhere/at/all", "there is no socket"},
 		{"postgres://[", "cannot be read"},
 	} {
