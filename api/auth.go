@@ -228,7 +228,12 @@ func (s *Server) byHeader(c *gin.Context, given []string) (Principal, error) {
 // passwordValid also asks whether the documented password counts here.
 func (s *Server) passwordValid(name, password string, known *call) bool {
 	valid := s.admin.matches(name, password)
-	return valid && (!s.config.DefaultPassword || s.config.Dev || known.local)
+	return valid && s.passwordCounts(known)
+}
+
+// passwordCounts: the documented password is for this machine, or for development.
+func (s *Server) passwordCounts(known *call) bool {
+	return !s.config.DefaultPassword || s.config.Dev || known.local
 }
 
 func (s *Server) adminByPassword() Principal {
@@ -296,7 +301,7 @@ func (s *Server) ofLogin(h *heldCredential, value string, known *call) (Principa
 // ofMark is the admin, if the password is still the one that the mark was made with.
 func (s *Server) ofMark(h *heldCredential, mark []byte, value string, known *call) (Principal, bool) {
 	same := subtle.ConstantTimeCompare(mark, s.markOf(value)) == 1 && s.admin.set
-	if !same || s.config.DefaultPassword && !s.config.Dev && !known.local {
+	if !same || !s.passwordCounts(known) {
 		return Principal{}, false
 	}
 	p := s.adminByPassword()

@@ -175,6 +175,16 @@ func (s *Server) replyNewKey(c *gin.Context, k jobs.APIKey, secret string) error
 }
 
 func (s *Server) listKeys(c *gin.Context) error {
+	return listByID(c, s, jobs.APIKeys, func(k jobs.APIKey) uuid.UUID { return k.ID },
+		func(k jobs.APIKey) (keyBody, bool) { return keyOf(k), true })
+}
+
+// listByID answers with a page of a list that goes by id; read gives what comes after one. body says how a thing is shown, and
+// whether it exists for the caller: a page may have fewer than its limit.
+func listByID[T, B any](
+	c *gin.Context, s *Server, read func(context.Context, jobs.DB, uuid.UUID, int) ([]T, error),
+	id func(T) uuid.UUID, body func(T) (B, bool),
+) error {
 	q := queryOf(c.Request, "limit", "cursor")
 	limit := q.whole("limit", defaultLimit, 1, maxLimit)
 	who := callOf(c).principal
@@ -188,17 +198,19 @@ func (s *Server) listKeys(c *gin.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(c.Request.Context(), s.config.Deadline)
 	defer cancel()
-	found, err := jobs.APIKeys(ctx, s.config.DB, after, limit+1)
+	found, err := read(ctx, s.config.DB, after, limit+1)
 	if err != nil {
 		return err
 	}
-	out := list[keyBody]{Data: []keyBody{}, AsOf: asOf}
+	out := list[B]{Data: []B{}, AsOf: asOf}
 	if len(found) > limit {
 		found = found[:limit]
-		out.NextCursor = sealID(found[limit-1].ID, who)
+		out.NextCursor = sealID(id(found[limit-1]), who)
 	}
-	for _, k := range found {
-		out.Data = append(out.Data, keyOf(k))
+	for _, item := range found {
+		if b, visible := body(item); visible {
+			out.Data = append(out.Data, b)
+		}
 	}
 	return reply(c, http.StatusOK, out)
 }

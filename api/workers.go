@@ -211,34 +211,9 @@ func (s *Server) registerWorker(c *gin.Context) error {
 const heartbeats = 3
 
 func (s *Server) listWorkers(c *gin.Context) error {
-	q := queryOf(c.Request, "limit", "cursor")
-	limit := q.whole("limit", defaultLimit, 1, maxLimit)
 	who := callOf(c).principal
-	after, err := idCursor(q, who)
-	if err != nil {
-		return err
-	}
-	asOf, err := s.asOf()
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(c.Request.Context(), s.config.Deadline)
-	defer cancel()
-	found, err := jobs.Workers(ctx, s.config.DB, after, limit+1)
-	if err != nil {
-		return err
-	}
-	out := list[workerBody]{Data: []workerBody{}, AsOf: asOf}
-	if len(found) > limit {
-		found = found[:limit]
-		out.NextCursor = sealID(found[limit-1].ID, who)
-	}
-	for _, w := range found {
-		if who.seesWorker(w) {
-			out.Data = append(out.Data, workerOf(w))
-		}
-	}
-	return reply(c, http.StatusOK, out)
+	return listByID(c, s, jobs.Workers, func(w jobs.Worker) uuid.UUID { return w.ID },
+		func(w jobs.Worker) (workerBody, bool) { return workerOf(w), who.seesWorker(w) })
 }
 
 // withID does what calls share that name one thing in their address, which find reads, and have no query.
