@@ -116,6 +116,11 @@ func (g *group) weight(queue string) int {
 	return g.want.Queues["*"]
 }
 
+// takes tells whether the group has a handler for a kind; "" is any.
+func (g *group) takes(kind string) bool {
+	return g.want.Kinds == nil || kind == "" || slices.Contains(g.want.Kinds, kind)
+}
+
 // free is how many slots are idle and not claimed for.
 func (g *group) free() (n int) {
 	for _, d := range g.demands {

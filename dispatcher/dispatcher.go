@@ -72,10 +72,13 @@ func (d *Dispatcher) Join(want Want) *Demand {
 	return demand
 }
 
-// WakeQueue says that a queue got work at a place in line.
-func (d *Dispatcher) WakeQueue(queue string, priority jobs.Priority, key jobs.Key) {
+// WakeQueue says that a queue got work of a kind at a place in line; kind "" is any.
+func (d *Dispatcher) WakeQueue(queue, kind string, priority jobs.Priority, key jobs.Key) {
 	d.mu.Lock()
 	for _, g := range d.groups {
+		if !g.takes(kind) {
+			continue
+		}
 		if q, p := g.queue(queue), priority.Index(); q != nil && p >= 0 {
 			q.wake(p, key)
 		}

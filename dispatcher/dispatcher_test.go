@@ -68,7 +68,7 @@ func (s *fakeStore) Turn(_ context.Context, t jobs.Turn) (jobs.TurnResult, error
 		s.mu.Lock()
 	}
 	result := jobs.TurnResult{
-		Verdicts: make([]jobs.Verdict, len(t.Outcomes)), Claimed: make([][]*jobs.Claimed, len(t.Claims)), Left: make([]bool, len(t.Claims)),
+		Verdicts: make([]jobs.Verdict, len(t.Outcomes)), Claimed: make([][]*jobs.Claimed, len(t.Claims)), Left: make([]jobs.Left, len(t.Claims)),
 	}
 	for i := range t.Outcomes {
 		result.Verdicts[i] = jobs.Verdict{Landed: true, Status: jobs.Completed}
@@ -88,7 +88,7 @@ func (s *fakeStore) Turn(_ context.Context, t jobs.Turn) (jobs.TurnResult, error
 			}
 			s.pending[c.Queue] = queue[n:]
 		}
-		result.Left[i] = c.Probe && len(s.pending[c.Queue]) > 0
+		result.Left[i].Pending = c.Probe && len(s.pending[c.Queue]) > 0
 	}
 	return result, nil
 }
@@ -255,7 +255,7 @@ func TestOutcomesAndClaimsShareATurn(t *testing.T) {
 		demand = d.Join(dispatcher.Want{Deliver: func(works []*dispatcher.Work) { delivered <- works }})
 		store.add("q", 100)
 		demand.Add(10)
-		d.WakeQueue("q", jobs.Normal, jobs.Key{})
+		d.WakeQueue("q", "", jobs.Normal, jobs.Key{})
 		for range 10 {
 			works := <-delivered
 			for _, w := range works {
@@ -457,10 +457,10 @@ func TestWakeDuringAClaimStands(t *testing.T) {
 		early := jobs.Key{RunAt: time.Now().Add(-time.Hour)}
 		store.add("q", 100)
 		demand.Add(1)
-		d.WakeQueue("q", jobs.Normal, jobs.Key{RunAt: time.Now()})
+		d.WakeQueue("q", "", jobs.Normal, jobs.Key{RunAt: time.Now()})
 		<-delivered // over the full range
 		store.mu.Lock()
-		store.during = func() { d.WakeQueue("q", jobs.Normal, early) }
+		store.during = func() { d.WakeQueue("q", "", jobs.Normal, early) }
 		store.mu.Unlock()
 		demand.Add(1)
 		<-delivered
@@ -469,5 +469,26 @@ func TestWakeDuringAClaimStands(t *testing.T) {
 		turns, _ := store.snapshot()
 		last := turns[len(turns)-1].Claims[0]
 		require.False(t, early.Less(last.From[jobs.Normal.Index()]), "the next claim starts at the early place, or before")
+	})
+}
+
+// TestWakeUpsAreForThoseWhoHandleTheKind: a job of a kind that nobody here handles causes no claim.
+func TestWakeUpsAreForThoseWhoHandleTheKind(t *testing.T) {
+	t.Parallel()
+	store := newFakeStore()
+	in(t, store, func(t *testing.T, d *dispatcher.Dispatcher) {
+		demand := d.Join(dispatcher.Want{Kinds: []string{"mine"}, Deliver: func([]*dispatcher.Work) {}})
+		defer demand.Close()
+		demand.Add(1)
+		synctest.Wait()
+		before, _ := store.snapshot()
+		d.WakeQueue("q", "theirs", jobs.Normal, jobs.Key{})
+		synctest.Wait()
+		after, _ := store.snapshot()
+		require.Len(t, after, len(before))
+		d.WakeQueue("q", "mine", jobs.Normal, jobs.Key{})
+		synctest.Wait()
+		after, _ = store.snapshot()
+		require.Len(t, after, len(before)+1)
 	})
 }

@@ -28,6 +28,7 @@ type queueState struct {
 	low       [3]jobs.Key
 	whole     bool
 	nextWhole time.Time // when a queue that stays hot is claimed over its full range again
+	dear      bool      // the last look at the full range read much, and found nothing
 	full      bool      // the last claim brought all that it asked for
 	flying    []*sent   // claims under way
 }
@@ -40,6 +41,15 @@ const (
 	wholeShare    = 20
 	maxWholeEvery = 30 * time.Second
 )
+
+// dearLook is from when on a look that found nothing was dear: the line is long, and of kinds that nobody here handles (or its
+// dead entries are many). Such a line is looked at as a whole with the pauses of one that stays hot, also before the group
+// goes idle on it and after it was idle. What comes in meanwhile is named by the stream and claimed at its place.
+const dearLook = 5 * time.Millisecond
+
+// behindNow is how far behind the time of a claim that found all there was the next one begins, if it is choosy: a job enters the
+// line at the time of its enqueue. One that enters further left (a transaction that was slow, a clock that is wrong) is named.
+const behindNow = time.Second
 
 // First and last pause before a queue whose pending jobs are all locked is looked at again. The first is also that before
 // the look at the whole line which ends a busy time: while jobs come in, somebody says so before that, and the claims that
@@ -65,7 +75,7 @@ func (q *queueState) wake(priority int, key jobs.Key) {
 
 // hint makes the queue hot: it may have got work, of which the stream will say the place.
 func (q *queueState) hint() {
-	q.whole = q.whole || !q.hot
+	q.whole = q.whole || !q.hot && !q.dear
 	q.hot, q.stirred, q.after = true, true, time.Time{}
 	q.wakes++
 }
@@ -130,7 +140,7 @@ func (q *queueState) landed(s *sent) {
 // with Probe only. What was said while the claim was under way stands: a place in line that is lower than what the claim
 // saw, and that the queue is to be looked at as a whole. Up to the last job that it brought, a claim took all that was
 // pending and known when it was sent, but for what others had locked: their claims take it, or a look at the full range.
-func (q *queueState) learn(s *sent, left bool, got []*jobs.Claimed, now time.Time) {
+func (q *queueState) learn(s *sent, left jobs.Left, got []*jobs.Claimed, now time.Time) {
 	woken := q.wakes != s.wakes
 	for n, j := range got { // in the order of the line: the last one of each priority
 		if p := j.Priority.Index(); p >= 0 && (n == len(got)-1 || got[n+1].Priority != j.Priority) {
@@ -145,12 +155,18 @@ func (q *queueState) learn(s *sent, left bool, got []*jobs.Claimed, now time.Tim
 		q.nextWhole = now.Add(pause)
 	}
 	q.full = len(got) >= s.claim.Limit
+	if !q.full && s.claim.Kinds != nil {
+		q.passForeign(s)
+	}
+	if s.claim.Probe {
+		q.dear = left.Took > dearLook && len(got) == 0
+	}
 	switch {
 	case q.full:
 		q.pause, q.after = 0, time.Time{}
 	case woken:
 		// What was named is claimed at once.
-	case s.claim.Probe && !left:
+	case s.claim.Probe && !left.Pending:
 		q.hot, q.pause = false, 0
 	case s.claim.Probe && len(got) == 0:
 		// All that is pending is locked by somebody.
@@ -158,5 +174,22 @@ func (q *queueState) learn(s *sent, left bool, got []*jobs.Claimed, now time.Tim
 		q.after = now.Add(q.pause)
 	default:
 		q.pause, q.after = 0, now.Add(firstPause)
+	}
+	if q.dear && q.after.Before(q.nextWhole) && !q.full && !woken {
+		q.after = q.nextWhole
+	}
+}
+
+// passForeign moves the low-water key past jobs of other kinds, which a claim that came back short has read in vain: a long
+// line of them is not read again for each job of a kind that is handled here.
+func (q *queueState) passForeign(s *sent) {
+	for p := range q.low {
+		key := jobs.Key{RunAt: s.at.Add(-behindNow)}
+		if s.isNamed[p] && s.named[p].Less(key) {
+			key = s.named[p]
+		}
+		if q.low[p].Less(key) {
+			q.low[p] = key
+		}
 	}
 }

@@ -33,7 +33,7 @@ func claimed(q *queueState, now *time.Time, took time.Duration, n int, got []*jo
 	}
 	*now = now.Add(took)
 	q.landed(s)
-	q.learn(s, false, got, *now)
+	q.learn(s, jobs.Left{}, got, *now)
 	return s.claim
 }
 
@@ -69,7 +69,7 @@ func TestPlaceNamedDuringAClaimIsNotPassedOver(t *testing.T) {
 	q.wake(normal, place(15))
 	claimed(q, &now, time.Millisecond, 10, line(21, 10), nil)
 	q.landed(slow)
-	q.learn(slow, false, line(11, 10), now) // did not see 15
+	q.learn(slow, jobs.Left{}, line(11, 10), now) // did not see 15
 	require.Equal(t, place(15), q.low[normal])
 }
 
@@ -89,7 +89,7 @@ func TestLookAtTheWholeLineGetsAShareOfTheTime(t *testing.T) {
 				now = before
 				s := &sent{queue: q, claim: c, at: before}
 				now = now.Add(took)
-				q.learn(s, false, line(1, 10), now)
+				q.learn(s, jobs.Left{}, line(1, 10), now)
 			}
 		}
 		return whole
@@ -126,4 +126,47 @@ func TestOnlyTheLastLookAsksWhatIsLeft(t *testing.T) {
 	require.Zero(t, last.From)
 	require.True(t, last.Probe)
 	require.False(t, q.hot)
+}
+
+// TestLineOfOtherKindsIsNotReadForEachHint: a group with handlers for some kinds reads past a backlog of others once in a while,
+// not for each hint and each job of its own kinds.
+func TestLineOfOtherKindsIsNotReadForEachHint(t *testing.T) {
+	t.Parallel()
+	now := time.Unix(1000, 0)
+	q := &queueState{name: "q", weight: 1}
+	look := func(took time.Duration, got []*jobs.Claimed) jobs.Claim {
+		s := q.claim([]*Demand{{}}, []string{"mine"}, time.Minute, now)
+		now = now.Add(took)
+		q.landed(s)
+		q.learn(s, jobs.Left{Took: took}, got, now)
+		return s.claim
+	}
+	q.hint()
+	require.Zero(t, look(50*time.Millisecond, nil).From, "what is left of the key is not known yet")
+	now = now.Add(firstPause)
+	require.True(t, q.claimable(now))
+	require.True(t, look(50*time.Millisecond, nil).Probe)
+	require.False(t, q.hot)
+
+	whole := 0
+	for range 500 { // over 10 s
+		now = now.Add(20 * time.Millisecond)
+		q.hint()
+		for n := 0; q.claimable(now); n++ {
+			require.Less(t, n, 3)
+			c := look(0, nil)
+			if c.From == [3]jobs.Key{} {
+				whole++
+				now = now.Add(50 * time.Millisecond)
+				q.dear = true
+				continue
+			}
+			require.False(t, c.From[normal].RunAt.Before(time.Unix(1000, 0).Add(-behindNow)), "the backlog is passed over")
+		}
+	}
+	require.LessOrEqual(t, whole, 12)
+
+	q.wake(normal, jobs.Key{RunAt: now.Add(-time.Minute)})
+	require.True(t, q.claimable(now))
+	require.Equal(t, now.Add(-time.Minute), look(0, line(1, 1)).From[normal].RunAt, "a job that is named is claimed at its place")
 }

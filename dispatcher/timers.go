@@ -167,7 +167,7 @@ func (t *timers) promote(ctx context.Context) error {
 		n := 0
 		for _, r := range ready {
 			n += r.Jobs
-			t.d.WakeQueue(r.Queue, r.Priority, r.First)
+			t.d.WakeQueue(r.Queue, "", r.Priority, r.First)
 		}
 		if n < promoteBatch {
 			return nil

@@ -23,11 +23,12 @@ type turn struct {
 // A group has one turn under way, and a second one beside it when so many slots have become idle meanwhile: then one
 // session of PostgreSQL is not enough. While few are idle turns never overlap, unless one does not come back: they would
 // only be smaller. Outcomes ride with the next turn; while one is under way they go by themselves only when they are
-// many, or have waited (measured: 255 turns for 100,000 jobs become 110).
+// many, or have waited (measured on two processors: with 1000 instead of 200, remote workers get 10,500 jobs a second instead of
+// 12,500 while a local drain gets the same).
 const (
 	maxTurning = 2
-	secondTurn = 1000
-	ownTurn    = 1000
+	secondTurn = 200
+	ownTurn    = 200
 	// ownTurnAfter is how long outcomes wait for a turn that is under way, and claims of what was named meanwhile: its
 	// connection may hang.
 	ownTurnAfter = 200 * time.Millisecond

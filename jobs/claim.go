@@ -39,7 +39,7 @@ type Claim struct {
 	Worker string        // becomes locked_by
 	Each   []Holder      // instead: for whom the first job is, the second, and so on up to Limit
 	Lease  time.Duration // becomes lease_expires_at
-	Probe  bool          // afterwards, tell whether anything of the queue is pending still (TurnResult.Left)
+	Probe  bool          // afterwards, tell what is left (TurnResult.Left)
 
 	relaxed bool // set by Turn.Do
 }
@@ -171,7 +171,8 @@ func (c Claim) queue(batch *pgx.Batch) {
 const probeSQL = `
 SELECT EXISTS (SELECT FROM mini_asynq.jobs
                 WHERE queue = $1 AND status = 'pending' AND attempt < attempt_limit AND ($2::text[] IS NULL OR kind = ANY ($2)))
-   AND NOT EXISTS (SELECT FROM mini_asynq.queues WHERE name = $1 AND paused)`
+   AND NOT EXISTS (SELECT FROM mini_asynq.queues WHERE name = $1 AND paused),
+       clock_timestamp() - statement_timestamp()`
 
 func (c Claim) read(results pgx.BatchResults, sentAt time.Time) ([]*Claimed, error) {
 	rows, err := results.Query()
@@ -229,11 +230,17 @@ type Turn struct {
 	Claims   []Claim
 }
 
+// Left is what a queue holds after a claim.
+type Left struct {
+	Pending bool          // something is pending still
+	Took    time.Duration // the database's time for the question: it reads what the claim read
+}
+
 // TurnResult answers a Turn, in its order.
 type TurnResult struct {
 	Verdicts []Verdict
 	Claimed  [][]*Claimed
-	Left     []bool // per claim with Probe: something is pending still
+	Left     []Left // per claim with Probe
 }
 
 // Do sends the turn. One that stores outcomes commits synchronously; one that only claims does not wait for the disk
@@ -270,7 +277,7 @@ func (t Turn) try(ctx context.Context, db DB) (TurnResult, error) {
 		c.queue(batch)
 	}
 	result := TurnResult{Verdicts: make([]Verdict, len(t.Outcomes)), Claimed: make([][]*Claimed, len(t.Claims)),
-		Left: make([]bool, len(t.Claims))}
+		Left: make([]Left, len(t.Claims))}
 	if batch.Len() == 0 {
 		return result, nil
 	}
@@ -302,7 +309,7 @@ func (t Turn) try(ctx context.Context, db DB) (TurnResult, error) {
 				return fmt.Errorf("claim: %w", err)
 			}
 			if c.Probe {
-				if err := answers.QueryRow().Scan(&result.Left[i]); err != nil {
+				if err := answers.QueryRow().Scan(&result.Left[i].Pending, &result.Left[i].Took); err != nil {
 					return fmt.Errorf("probe: %w", err)
 				}
 			}

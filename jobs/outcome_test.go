@@ -68,7 +68,7 @@ func TestClaimsByManyTakeEachJobOnce(t *testing.T) {
 			for {
 				turn := jobs.Turn{Claims: []jobs.Claim{{Queue: "q", Limit: 7, Worker: "w", Lease: time.Minute, Probe: true}}}
 				result, err := turn.Do(context.Background(), f)
-				if err != nil || len(result.Claimed[0]) == 0 && !result.Left[0] {
+				if err != nil || len(result.Claimed[0]) == 0 && !result.Left[0].Pending {
 					return
 				}
 				mu.Lock()
@@ -96,7 +96,7 @@ func TestClaimTakesOnlyKindsItKnows(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, result.Claimed[0], 1)
 	require.Equal(t, "b", result.Claimed[0][0].Kind)
-	require.False(t, result.Left[0])
+	require.False(t, result.Left[0].Pending)
 	require.Equal(t, 1, f.count(`SELECT count(*) FROM mini_asynq.jobs WHERE status = 'pending'`))
 }
 
@@ -843,7 +843,7 @@ func TestOneClaimServesSeveralWorkers(t *testing.T) {
 	turn := jobs.Turn{Claims: []jobs.Claim{{Queue: "q", Limit: 4, Each: []jobs.Holder{a, b, b, a}, Lease: time.Minute, Probe: true}}}
 	result, err := turn.Do(t.Context(), f)
 	require.NoError(t, err)
-	require.True(t, result.Left[0])
+	require.True(t, result.Left[0].Pending)
 	var holders []jobs.Holder
 	for i, j := range result.Claimed[0] {
 		holders = append(holders, j.Holder)
