@@ -104,12 +104,25 @@ type Reader struct {
 	filter  *Filter
 	live    bool          // it was at the head once
 	wake    chan struct{} // capacity 1. Sender: the fan, under its lock; never closed
+	shared  bool          // wake is a bell of several readers: what it says is not for this one alone
 	seen    Position      // guarded by readers.fanMu
 }
 
 // Reader makes one. The filter decides what wakes it; Read gives all events.
 func (rs *Readers) Reader(filter *Filter) *Reader {
 	return &Reader{readers: rs, filter: filter, wake: make(chan struct{}, 1)}
+}
+
+// ReaderOn makes one that rings a bell, of capacity 1, when it is woken. Readers of one goroutine may share a bell; it may
+// ring for nothing, and Parked tells for whom it rang.
+func (rs *Readers) ReaderOn(bell chan struct{}, filter *Filter) *Reader {
+	return &Reader{readers: rs, filter: filter, wake: bell, shared: true}
+}
+
+// Recent is Read from memory alone: it neither waits nor asks the database. ok is false when the position lies behind what
+// is kept in memory. Errors as for Stream.Read.
+func (r *Reader) Recent(after Position, limit int) (batch []*Event, ok bool, err error) {
+	return r.readers.config.Stream.recent(after, limit)
 }
 
 // liveLag is how far behind the head a reader that was there still reads from the ring for certain.
@@ -182,10 +195,12 @@ func (r *Reader) Park(pos Position) bool {
 	if pos.Before(rs.at) {
 		return false
 	}
-	// A wake-up from before is stale.
-	select {
-	case <-r.wake:
-	default:
+	if !r.shared {
+		// A wake-up from before is stale.
+		select {
+		case <-r.wake:
+		default:
+		}
 	}
 	r.seen = pos
 	rs.parked[r] = struct{}{}
@@ -194,6 +209,15 @@ func (r *Reader) Park(pos Position) bool {
 
 // Woken is ready when there is something for a parked reader.
 func (r *Reader) Woken() <-chan struct{} { return r.wake }
+
+// Parked tells whether the reader still rests: nothing has come for it since Park.
+func (r *Reader) Parked() bool {
+	rs := r.readers
+	rs.fanMu.Lock()
+	defer rs.fanMu.Unlock()
+	_, ok := rs.parked[r]
+	return ok
+}
 
 // Unpark ends the rest, and tells up to where everything was looked at for the reader.
 func (r *Reader) Unpark() Position {

@@ -261,6 +261,22 @@ func (s *Stream) Read(ctx context.Context, after Position, limit int) ([]*Event,
 	return batch, nil
 }
 
+// recent is Read from the ring alone; false when it does not reach back so far.
+func (s *Stream) recent(after Position, limit int) ([]*Event, bool, error) {
+	head, err := s.Head()
+	if err != nil {
+		return nil, false, err
+	}
+	if err := s.check(after, head); err != nil {
+		return nil, false, err
+	}
+	batch, ok := s.ring.after(after, limit)
+	if ok {
+		s.ringReads.Add(1)
+	}
+	return batch, ok, nil
+}
+
 // ticksFor is how many ticks a page needs at most: each holds an event or more.
 func ticksFor(limit int) int { return limit + 1 }
 

@@ -27,7 +27,7 @@ const (
 	CloseIDInUse      CloseCode = 4409 // framed mode: two subscriptions under one id
 	CloseExpired      CloseCode = 4410 // plain mode: the cursor is older than what is kept
 	CloseEpoch        CloseCode = 4412 // plain mode: history was lost or restored
-	CloseFlood        CloseCode = 4429 // too many messages
+	CloseFlood        CloseCode = 4429 // too many messages or subscriptions
 	CloseSlow         CloseCode = 4508 // a write was blocked for too long
 )
 
@@ -76,6 +76,7 @@ type closeReason struct {
 	Cursor  string `json:"cursor,omitempty"`   // resume after this one
 	Floor   string `json:"floor,omitempty"`    // the oldest cursor that works
 	RetryMS int64  `json:"retry_ms,omitempty"` // wait so long
+	Detail  string `json:"detail,omitempty"`   // what is wrong with a frame; for people
 }
 
 // maxReason is what a control frame leaves beside the code.
@@ -93,12 +94,14 @@ func (r closeReason) encode() []byte {
 var closeNames = map[CloseCode]string{
 	CloseNormal: "done", CloseGoingAway: "draining", CloseProtocol: "bad_protocol", CloseBinary: "binary",
 	CloseBadText: "bad_text", CloseTooBig: "too_big", CloseInternal: "internal", CloseSilent: "silent",
+	CloseBadFrame: "bad_frame", CloseForbidden: "forbidden", CloseIDInUse: "id_in_use",
 	CloseUnauthorized: "unauthorized", CloseExpired: "cursor_expired", CloseEpoch: "epoch_changed", CloseFlood: "too_many_messages", CloseSlow: "slow",
 }
 
 // ending is why a client ends. The zero ending is none.
 type ending struct {
-	code  CloseCode
-	floor events.Position // CloseExpired
-	err   error           // CloseInternal: for the log
+	code   CloseCode
+	floor  events.Position // CloseExpired
+	detail string          // CloseBadFrame, CloseFlood: a short constant text for the client
+	err    error           // CloseInternal: for the log
 }

@@ -22,6 +22,8 @@ type Caller struct {
 	Unlimited bool     // does not count against the sockets of a principal
 	Queues    []string // the only ones whose events he sees; nil: all events
 	Payloads  bool     // he may read payloads
+	// Reads tells whether he may read the log now; framed mode asks at each subscription, and closes with 4403. nil: he may.
+	Reads func() bool
 
 	// Ended is closed when the credential ends: its sockets are closed with 4401. nil: it never ends.
 	Ended <-chan struct{}
@@ -59,6 +61,12 @@ type Config struct {
 	BatchEvents int           // events of one read; 0 is 256
 	BatchBytes  int           // bytes of one write, about; 0 is 64 KiB
 
+	// Framed mode.
+	Node        string        // the name of this node, for the client to show; may be empty
+	FirstWithin time.Duration // the client's first frame comes within; 0 is 10 s
+	MarkEvery   time.Duration // a subscription says where it stands; 0 is 4 s: 5 at most are promised
+	ViewEvery   time.Duration // between two ev frames of a view; 0 is 100 ms: ten a second at most are promised
+
 	Registerer prometheus.Registerer // nil: not measured
 	Log        zerolog.Logger
 }
@@ -78,6 +86,9 @@ func (c Config) withDefaults() Config {
 			return "http"
 		}
 	}
+	c.FirstWithin = cmp.Or(c.FirstWithin, 10*time.Second)
+	c.MarkEvery = cmp.Or(c.MarkEvery, 4*time.Second)
+	c.ViewEvery = cmp.Or(c.ViewEvery, 100*time.Millisecond)
 	c.SlowAfter = cmp.Or(c.SlowAfter, 10*time.Second)
 	c.SlowLinger = cmp.Or(c.SlowLinger, 10*time.Second)
 	c.PingEvery = cmp.Or(c.PingEvery, 25*time.Second)
@@ -115,7 +126,7 @@ func (c Config) validate() error {
 	}
 	for name, d := range map[string]time.Duration{
 		"SlowAfter": c.SlowAfter, "SlowLinger": c.SlowLinger, "PingEvery": c.PingEvery, "PongWithin": c.PongWithin,
-		"CloseWithin": c.CloseWithin,
+		"CloseWithin": c.CloseWithin, "FirstWithin": c.FirstWithin, "MarkEvery": c.MarkEvery, "ViewEvery": c.ViewEvery,
 	} {
 		if d < time.Millisecond {
 			refuse("%s %s: at least 1ms", name, d)

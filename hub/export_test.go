@@ -8,7 +8,7 @@ import (
 
 // OnSignal tells a test of moments in the life of clients: parked, blocked, slow, ended. Before the hub is used.
 func (h *Hub) OnSignal(fn func(moment, principal, cursor string)) {
-	h.signal = func(moment string, c *client) { fn(moment, c.principal, c.pos.String()) }
+	h.signal = func(moment string, s *socket) { fn(moment, s.principal, s.mode.cursor()) }
 }
 
 // CutOutbox puts events into an outbox and says what is left to send when n bytes are out: the rest of the frame that was
@@ -25,8 +25,9 @@ func CutOutbox(batch []*events.Event, n int) (all []byte, whole int, rest []byte
 // Goodbye is the close frame of a code, at its longest.
 func Goodbye(code CloseCode) []byte {
 	far := events.Position{Epoch: 1<<53 - 1, Seq: 1<<53 - 1}
-	c := &client{pos: far, wire: &wire{}}
-	return c.goodbye(&ending{code: code, floor: far})
+	s := &socket{wire: &wire{}}
+	s.mode = &plain{socket: s, pos: far}
+	return s.goodbye(&ending{code: code, floor: far})
 }
 
 // AppendFrame is appendFrame.

@@ -26,8 +26,8 @@ func badParameter(name, detail string) *refusal {
 	return &refusal{problemParameter, name + ": " + detail, map[string]any{problemParamExtra: name}}
 }
 
-// checkHandshake looks at what the library does not look at, or answers otherwise: method, upgrade, version, key,
-// subprotocol, and all of them once.
+// checkHandshake looks at what the library does not look at, or answers otherwise: method, upgrade, version and key, each
+// once.
 func checkHandshake(w http.ResponseWriter, r *http.Request) *refusal {
 	if r.Method != http.MethodGet {
 		w.Header().Set("Allow", http.MethodGet)
@@ -48,10 +48,19 @@ func checkHandshake(w http.ResponseWriter, r *http.Request) *refusal {
 	if raw, err := base64.StdEncoding.DecodeString(key[0]); err != nil || len(raw) != 16 {
 		return badParameter("Sec-WebSocket-Key", "16 bytes in base64")
 	}
-	if len(r.Header.Values("Sec-Websocket-Protocol")) > 0 {
-		return badParameter("Sec-WebSocket-Protocol", "none: only plain mode is spoken here")
-	}
 	return nil
+}
+
+// subprotocol tells whether the caller wants framed mode: it is among those that he offers. Who offers only others would
+// take plain mode for one of them.
+func subprotocol(r *http.Request) (framed bool, refused *refusal) {
+	if len(r.Header.Values("Sec-Websocket-Protocol")) == 0 {
+		return false, nil
+	}
+	if slices.Contains(websocket.Subprotocols(r), Subprotocol) {
+		return true, nil
+	}
+	return false, badParameter("Sec-WebSocket-Protocol", "none, for plain mode, or "+Subprotocol)
 }
 
 // checkOrigin refuses the pages of others: a browser sends cookies and passwords along for them. Programs send no
@@ -101,15 +110,20 @@ type request struct {
 	payload bool // add the payloads
 }
 
-// readRequest reads the address.
-func (h *Hub) readRequest(r *http.Request, caller Caller) (ask request, refused *refusal) {
+// readRequest reads the address. In framed mode it says nothing: what is asked for comes in frames.
+func (h *Hub) readRequest(r *http.Request, caller Caller, framed bool) (ask request, refused *refusal) {
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
 		return ask, &refusal{problemParameter, "the query cannot be read", nil}
 	}
+	if framed && len(query) == 0 {
+		return ask, nil
+	}
 	fields := make(map[string][]string)
 	for name, values := range query {
 		switch {
+		case framed:
+			return ask, badParameter(cut(name, 64), "not in framed mode: subscribe with a frame")
 		case name != paramAfter && name != paramInclude && !slices.Contains(events.FilterFields(), name):
 			return ask, badParameter(cut(name, 64), "unknown")
 		case len(values) > 1:

@@ -41,7 +41,11 @@ func TestW1HandshakeTable(t *testing.T) {
 		{http.MethodGet, upgrade(set("Sec-WebSocket-Key")), 400, "invalid_parameter"},
 		{http.MethodGet, upgrade(set("Sec-WebSocket-Key", "short")), 400, "invalid_parameter"},
 		{http.MethodGet, upgrade(set("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub25jZQ==")), 400, "invalid_parameter"},
-		{http.MethodGet, upgrade(set("Sec-WebSocket-Protocol", "miniasynq.v1")), 400, "invalid_parameter"},
+		{http.MethodGet, upgrade(set("Sec-WebSocket-Protocol", "miniasynq.v2")), 400, "invalid_parameter"},
+		{http.MethodGet, upgrade(set("Sec-WebSocket-Protocol", "mqtt, graphql-ws")), 400, "invalid_parameter"},
+		{http.MethodGet, upgrade(set("Sec-WebSocket-Protocol", "")), 400, "invalid_parameter"},
+		{http.MethodGet, upgrade(set("Sec-WebSocket-Protocol", "miniasynq.v1")), 101, ""},
+		{http.MethodGet, upgrade(set("Sec-WebSocket-Protocol", "miniasynq.v2, miniasynq.v1")), 101, ""},
 		{http.MethodGet, upgrade(), 101, ""},
 	} {
 		status, problem, header := d.ask(row.method, "", row.header)

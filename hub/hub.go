@@ -13,17 +13,19 @@ import (
 
 // Hub serves the sockets of a node: the http.Handler of GET /api/v1/ws. Safe for concurrent use.
 type Hub struct {
-	config   Config
-	upgrader websocket.Upgrader
-	metrics  metrics
-	signal   func(moment string, c *client) // what tests wait for; never nil
+	config         Config
+	upgrader       websocket.Upgrader // of plain mode
+	framedUpgrader websocket.Upgrader // it names the subprotocol
+	metrics        metrics
+	panes          panes
+	signal         func(moment string, s *socket) // what tests wait for; never nil
 
 	base context.Context // of all clients; ends when Run does
 	over context.CancelCauseFunc
 
 	mu      sync.Mutex // guards the two below; nothing blocks under it
 	leaving bool       // no new sockets
-	clients map[*client]struct{}
+	sockets map[*socket]struct{}
 
 	// running are the sockets, and the requests that are becoming one; it grows under mu, and not once leaving is set.
 	running sync.WaitGroup
@@ -37,8 +39,8 @@ func New(config Config) (*Hub, error) {
 	}
 	h := &Hub{
 		config:  config,
-		signal:  func(string, *client) {},
-		clients: make(map[*client]struct{}),
+		signal:  func(string, *socket) {},
+		sockets: make(map[*socket]struct{}),
 	}
 	h.base, h.over = context.WithCancelCause(context.Background())
 	h.upgrader = websocket.Upgrader{
@@ -50,6 +52,8 @@ func New(config Config) (*Hub, error) {
 			h.config.Problem(w, r, problemInternal, "the connection cannot become a socket", nil)
 		},
 	}
+	h.framedUpgrader = h.upgrader
+	h.framedUpgrader.Subprotocols = []string{Subprotocol}
 	if err := h.register(config.Registerer); err != nil {
 		return nil, fmt.Errorf("hub: register metrics: %w", err)
 	}
@@ -60,7 +64,7 @@ func New(config Config) (*Hub, error) {
 func (h *Hub) Sockets() int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return len(h.clients)
+	return len(h.sockets)
 }
 
 // ServeHTTP turns a request into a socket, or answers with a problem. It returns when the socket is open.
@@ -70,9 +74,13 @@ func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		refused = h.checkOrigin(r)
 	}
 	caller := h.config.Principal(r)
+	framed := false
+	if refused == nil {
+		framed, refused = subprotocol(r)
+	}
 	var ask request
 	if refused == nil {
-		ask, refused = h.readRequest(r, caller)
+		ask, refused = h.readRequest(r, caller, framed)
 	}
 	var release func()
 	if refused == nil {
@@ -83,14 +91,23 @@ func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	line := &hijacker{ResponseWriter: w}
-	conn, err := h.upgrader.Upgrade(line, r, nil)
+	upgrader := &h.upgrader
+	if framed {
+		upgrader = &h.framedUpgrader
+	}
+	conn, err := upgrader.Upgrade(line, r, nil)
 	if err != nil {
 		release()
 		return // the upgrader has answered, or nobody is there
 	}
 	line.wire.muted.Store(true)
-	c := newClient(h, conn, line.wire, caller, ask)
-	if !h.enter(c) {
+	var s *socket
+	if framed {
+		s = newSession(h, conn, line.wire, caller)
+	} else {
+		s = newPlain(h, conn, line.wire, caller, ask)
+	}
+	if !h.enter(s) {
 		_ = conn.Close() // the hub is over: there is nothing left to say
 		release()
 		return
@@ -98,8 +115,8 @@ func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	// Ends when the socket does, at the latest with Run, which waits for it.
 	go func() {
 		defer release()
-		c.run()
-		h.leave(c)
+		s.run()
+		h.leave(s)
 	}()
 }
 
@@ -126,25 +143,25 @@ func (h *Hub) reserve(caller Caller) (release func(), refused *refusal) {
 	}, nil
 }
 
-// enter takes in a client that is connected; false when the hub is over. One that comes while the node drains is told so.
-func (h *Hub) enter(c *client) bool {
+// enter takes in a socket that is open; false when the hub is over. One that comes while the node drains is told so.
+func (h *Hub) enter(s *socket) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.base.Err() != nil {
 		return false
 	}
-	h.clients[c] = struct{}{}
+	h.sockets[s] = struct{}{}
 	if h.leaving {
-		c.end(&ending{code: CloseGoingAway})
+		s.end(&ending{code: CloseGoingAway})
 	}
 	return true
 }
 
-// leave takes out a client that has ended.
-func (h *Hub) leave(c *client) {
+// leave takes out a socket that has ended.
+func (h *Hub) leave(s *socket) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	delete(h.clients, c)
+	delete(h.sockets, s)
 }
 
 // Drain opens no more sockets and tells the clients to go to another node. It does not wait for them; Run does.
@@ -152,8 +169,8 @@ func (h *Hub) Drain() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.leaving = true
-	for c := range h.clients {
-		c.end(&ending{code: CloseGoingAway})
+	for s := range h.sockets {
+		s.end(&ending{code: CloseGoingAway})
 	}
 }
 

@@ -168,7 +168,9 @@ func TestW7SlowClientIsCutOffWithItsCursor(t *testing.T) {
 miniasynq_stream_disconnects_total{code="4508"} 1
 # HELP miniasynq_stream_subscribers Readers of the event stream on this node.
 # TYPE miniasynq_stream_subscribers gauge
+miniasynq_stream_subscribers{class="consumer",transport="ws"} 0
 miniasynq_stream_subscribers{class="plain",transport="ws"} 2
+miniasynq_stream_subscribers{class="view",transport="ws"} 0
 `), "miniasynq_stream_disconnects_total", "miniasynq_stream_subscribers"))
 }
 

@@ -8,8 +8,9 @@ import (
 	"github.com/mini-asynq/mini-asynq/events"
 )
 
-// What goes over the socket. In plain mode that is one JSON object per text frame and nothing else; framed mode (the
-// subprotocol miniasynq.v1) is not built yet: it will be another mode with its own frames over the same cursor.
+// Subprotocol is the name of framed mode (frames.go). Without it a socket is in plain mode: one event as a JSON object
+// per text frame and nothing else.
+const Subprotocol = "miniasynq.v1"
 
 // parameters that a socket's address may have in plain mode, besides the filter's.
 const (
@@ -30,8 +31,9 @@ type outbox struct {
 
 // mark says where a frame ends, and up to which position a client has everything once it is out.
 type mark struct {
-	end int
-	at  events.Position
+	end    int
+	at     events.Position // plain mode alone: framed mode says it in the frame
+	events int
 }
 
 func (o *outbox) reset() { o.bytes, o.marks = o.bytes[:0], o.marks[:0] }
@@ -39,8 +41,11 @@ func (o *outbox) reset() { o.bytes, o.marks = o.bytes[:0], o.marks[:0] }
 // event adds an event as a text frame; body is what it says.
 func (o *outbox) event(e *events.Event, body []byte) {
 	o.bytes = appendFrame(o.bytes, websocket.TextMessage, body)
-	o.marks = append(o.marks, mark{len(o.bytes), e.Position})
+	o.marks = append(o.marks, mark{len(o.bytes), e.Position, 1})
 }
+
+// close notes that the frame that was begun is whole, and holds n events.
+func (o *outbox) close(n int) { o.marks = append(o.marks, mark{end: len(o.bytes), events: n}) }
 
 // sent tells, after n bytes went out, up to which mark all frames are out, and what is left of the frame that was cut.
 func (o *outbox) sent(n int) (whole int, rest []byte) {
@@ -59,19 +64,20 @@ func (o *outbox) sent(n int) (whole int, rest []byte) {
 
 // appendFrame appends a whole, unmasked frame (RFC 6455 section 5.2).
 func appendFrame(b []byte, opcode int, payload []byte) []byte {
+	return append(appendHead(b, opcode, len(payload)), payload...)
+}
+
+// appendHead appends the head of a frame whose payload has n bytes.
+func appendHead(b []byte, opcode, n int) []byte {
 	const final = 0x80
 	b = append(b, final|byte(opcode)) //nolint:gosec // an opcode has four bits
-	switch n := len(payload); {
+	switch {
 	case n < 126:
-		b = append(b, byte(n))
+		return append(b, byte(n))
 	case n < 1<<16:
-		b = append(b, 126)
-		b = binary.BigEndian.AppendUint16(b, uint16(n))
-	default:
-		b = append(b, 127)
-		b = binary.BigEndian.AppendUint64(b, uint64(n))
+		return binary.BigEndian.AppendUint16(append(b, 126), uint16(n))
 	}
-	return append(b, payload...)
+	return binary.BigEndian.AppendUint64(append(b, 127), uint64(n)) //nolint:gosec // a length
 }
 
 // appendClose appends a close frame.
