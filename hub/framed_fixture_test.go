@@ -137,15 +137,18 @@ func (f *framed) until(t, id string) (last frame, before []frame) {
 // upTo reads the events of a subscription up to one that says that a queue was made, opening a credit of n as it is used up.
 func (f *framed) upTo(id, queue string, n int) (all []seen) {
 	f.t.Helper()
+	begin := time.Now()
 	for open := n; ; {
+		require.Less(f.t, time.Since(begin), limit, "%d events so far; %s", len(all), f.door.state())
 		got := f.next()
 		if got.T != "ev" || got.ID != id {
 			continue
 		}
 		batch := got.events(f.t)
-		all = append(all, batch...)
-		if last := batch[len(batch)-1]; last.Type == "queue.created" && last.Queue == queue {
-			return all
+		for _, e := range batch {
+			if all = append(all, e); e.Type == "queue.created" && e.Queue == queue {
+				return all
+			}
 		}
 		if open -= len(batch); open == 0 && n > 0 {
 			f.say(`{"t":"credit","id":%q,"n":%d}`, id, n)
