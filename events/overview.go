@@ -140,6 +140,7 @@ type Overview struct {
 	all        *history
 	offset     time.Duration // the database's clock minus this node's
 	since      time.Time     // start of the history, by this node's clock
+	lag        time.Duration // of the newest event: from its writing to here
 	audit      audit
 	probe      probe
 }
@@ -232,6 +233,9 @@ func (o *Overview) fold(batch []*Event) (names []string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	now := o.now()
+	if len(batch) > 0 {
+		o.lag = max(0, now.Sub(batch[len(batch)-1].At))
+	}
 	var q *queueState
 	for _, e := range batch {
 		if e.Epoch != o.epoch {
@@ -397,6 +401,14 @@ func (o *Overview) Queues() []QueueNumbers {
 	}
 	slices.SortFunc(out, func(a, b QueueNumbers) int { return cmp.Compare(a.Name, b.Name) })
 	return out
+}
+
+// Pulse tells the database's time, as far as this node knows it, and how long the newest event took to get here, with what
+// its transaction took to commit after it.
+func (o *Overview) Pulse() (now time.Time, lag time.Duration) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.now(), o.lag
 }
 
 // summaryAge is how old rates and percentiles may be: fifty dashboards ask at once.

@@ -62,10 +62,12 @@ type Config struct {
 	BatchBytes  int           // bytes of one write, about; 0 is 64 KiB
 
 	// Framed mode.
-	Node        string        // the name of this node, for the client to show; may be empty
-	FirstWithin time.Duration // the client's first frame comes within; 0 is 10 s
-	MarkEvery   time.Duration // a subscription says where it stands; 0 is 4 s: 5 at most are promised
-	ViewEvery   time.Duration // between two ev frames of a view; 0 is 100 ms: ten a second at most are promised
+	Node        string                        // the name of this node, for the client to show; may be empty
+	Numbers     Numbers                       // for stats frames; nil: there are none
+	QueueBody   func(events.QueueNumbers) any // how a queue is shown, encoded with encoding/json; nil: as it is
+	FirstWithin time.Duration                 // the client's first frame comes within; 0 is 10 s
+	MarkEvery   time.Duration                 // a subscription says where it stands; 0 is 4 s: 5 at most are promised
+	ViewEvery   time.Duration                 // between two ev frames of a view; 0 is 100 ms: ten a second at most are promised
 
 	Registerer prometheus.Registerer // nil: not measured
 	Log        zerolog.Logger
@@ -85,6 +87,9 @@ func (c Config) withDefaults() Config {
 			}
 			return "http"
 		}
+	}
+	if c.QueueBody == nil {
+		c.QueueBody = func(n events.QueueNumbers) any { return n }
 	}
 	c.FirstWithin = cmp.Or(c.FirstWithin, 10*time.Second)
 	c.MarkEvery = cmp.Or(c.MarkEvery, 4*time.Second)

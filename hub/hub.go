@@ -18,6 +18,7 @@ type Hub struct {
 	framedUpgrader websocket.Upgrader // it names the subprotocol
 	metrics        metrics
 	panes          panes
+	board          board
 	signal         func(moment string, s *socket) // what tests wait for; never nil
 
 	base context.Context // of all clients; ends when Run does

@@ -127,6 +127,7 @@ func (n *node) wire(documentedPassword bool) (err error) {
 			return hub.Caller{
 				Name: caller.Name, Unlimited: caller.Anonymous() && c.loopback(), Queues: caller.Queues(),
 				Payloads: caller.Allows(api.ScopeReadPayload), Ended: caller.Ended(), Hold: caller.Hold,
+				Reads: func() bool { return caller.Allows(api.ScopeRead) },
 			}
 		},
 		// The API is made from the hub; by the time of a request it is there.
@@ -135,6 +136,7 @@ func (n *node) wire(documentedPassword bool) (err error) {
 			n.api.Refuse(w, r, name, detail, extra)
 		},
 		Stream: n.engine.Stream, Readers: n.readers, AllowedHosts: hosts,
+		Node: n.engine.Node, Numbers: n.overview, QueueBody: api.QueueBody,
 		Registerer: metrics, Log: c.Log.With().Str("component", "hub").Logger(),
 	})
 	if err != nil {
