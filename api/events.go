@@ -139,18 +139,30 @@ func (s *Server) eventPage(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	ctx := c.Request.Context()
 	reader := s.config.Readers.Reader(a.filter)
-	found, at, whole, err := s.scan(ctx, reader, a, limit)
-	if err == nil && len(found) == 0 && whole && wait > 0 {
-		found, at, err = s.awaitEvents(c, reader, a, at, limit, wait)
-	}
+	found, at, err := s.findEvents(c, reader, a, limit, wait)
 	if err != nil {
 		return err
 	}
+	return s.replyEvents(c, reader, found, at, a.payload)
+}
+
+// findEvents scans, and while there is nothing waits. at is how far it came.
+func (s *Server) findEvents(c *gin.Context, reader *events.Reader, a ask, limit int, wait time.Duration) (
+	found []*events.Event, at events.Position, err error,
+) {
+	found, at, whole, err := s.scan(c.Request.Context(), reader, a, limit)
+	if err == nil && len(found) == 0 && whole && wait > 0 {
+		found, at, err = s.awaitEvents(c, reader, a, at, limit, wait)
+	}
+	return found, at, err
+}
+
+// replyEvents answers with a page of events that were found on the way to at.
+func (s *Server) replyEvents(c *gin.Context, reader *events.Reader, found []*events.Event, at events.Position, withPayload bool) error {
 	var data []byte
 	var n int
-	err = encode(ctx, reader, found, eventFrame{after: ","}, a.payload, pageBytes, func(out []byte, some int) (bool, error) {
+	err := encode(c.Request.Context(), reader, found, eventFrame{after: ","}, withPayload, pageBytes, func(out []byte, some int) (bool, error) {
 		data, n = out, some
 		return false, nil
 	})

@@ -71,6 +71,7 @@ func problemOf(err error) *problem {
 	var transition *jobs.TransitionError
 	var version *jobs.VersionError
 	var count *jobs.CountChangedError
+	var busy *events.BusyError
 	var over *jobs.OperationOverError
 	var tooLarge *http.MaxBytesError
 	if said, ok := events.Refused(err); ok {
@@ -91,6 +92,8 @@ func problemOf(err error) *problem {
 		return refuse(versionConflict, "the job was changed since that version").with("version", version.Version)
 	case errors.As(err, &count):
 		return refuse(countChanged, "more jobs match than expected: nothing was changed").with("matched", count.Matched)
+	case errors.As(err, &busy):
+		return consumerIsBusy(busy)
 	case errors.As(err, &over):
 		return refuse(invalidTransition, "the operation has ended").with("operation_status", over.Status)
 	case errors.As(err, &tooLarge):

@@ -103,6 +103,14 @@ func (s *Server) policy() []route {
 		table = append(table,
 			route{get, prefix + "/events", ScopeRead, 0, s.readEvents},
 			route{get, prefix + "/events/position", ScopeRead, 0, s.eventPosition},
+
+			route{http.MethodPut, prefix + "/admin/consumers/:name", ScopeOperate, 0, s.putConsumer},
+			route{del, prefix + "/admin/consumers/:name", ScopeOperate, 0, s.deleteConsumer},
+			route{post, prefix + "/admin/consumers/:name/reset", ScopeOperate, 0, s.resetConsumer},
+			route{get, prefix + "/consumers", ScopeRead, 0, s.listConsumers},
+			route{get, prefix + "/consumers/:name", ScopeRead, 0, s.getConsumer},
+			route{get, prefix + "/consumers/:name/events", ScopeRead, 0, s.consumerEvents},
+			route{post, prefix + "/consumers/:name/ack", ScopeRead, 0, s.ackConsumer},
 		)
 	}
 	if s.config.Gatherer != nil {
