@@ -73,11 +73,11 @@ func appendHead(b []byte, opcode, n int) []byte {
 	b = append(b, final|byte(opcode)) //nolint:gosec // an opcode has four bits
 	switch {
 	case n < 126:
-		return append(b, byte(n))
+		return append(b, byte(n)) //nolint:gosec // seven bits
 	case n < 1<<16:
 		return binary.BigEndian.AppendUint16(append(b, 126), uint16(n))
 	}
-	return binary.BigEndian.AppendUint64(append(b, 127), uint64(n)) //nolint:gosec // a length
+	return binary.BigEndian.AppendUint64(append(b, 127), uint64(n))
 }
 
 // appendClose appends a close frame.
