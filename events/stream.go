@@ -237,6 +237,8 @@ func (s *Stream) Read(ctx context.Context, after Position, limit int) ([]*Event,
 		return batch, nil
 	}
 	s.tableReads.Add(1)
+	// The table may hold more than the tailer has read; the reader would be ahead of its node, which knows no such cursor.
+	limit = int(min(int64(limit), head.Seq-after.Seq))
 	ctx, cancel := context.WithTimeout(ctx, s.config.Deadline)
 	defer cancel()
 	batch := make([]*Event, 0, min(limit, 1000))

@@ -185,7 +185,7 @@ func TestRetentionTellsAndKeepsWhatIsNeeded(t *testing.T) {
 	exec(`UPDATE mini_asynq.outbox SET at = '2024-05-01 10:00+00' WHERE id = 1`)
 	exec(`UPDATE mini_asynq.outbox SET at = '2024-05-02 10:00+00' WHERE id > 1`)
 	exec(`UPDATE mini_asynq.ticks SET at = '2024-05-02 11:00+00' WHERE first_seq <= 2`)
-	require.NoError(t, events.Retire(t.Context(), conn, 24*time.Hour))
+	require.NoError(t, events.Retire(t.Context(), conn, events.Keep{Age: 24 * time.Hour}))
 	left := replay(t, db.DSN())
 	require.Len(t, left, 1)
 	require.EqualValues(t, 3, left[0].Seq)

@@ -63,6 +63,46 @@ func OldPartitions(ctx context.Context, db DB, class PartitionClass, keep time.D
 	return names, nil
 }
 
+// Partition is one that ended.
+type Partition struct {
+	Name         string
+	Begins, Ends time.Time // the second is not in it
+	Bytes        int64     // on disk, with indexes
+}
+
+// Extent is how much room a class takes.
+type Extent struct {
+	Ended   []Partition // oldest first
+	Present int64       // bytes of those that are written to, or will be
+}
+
+// EndedPartitions measures the partitions of a class.
+func EndedPartitions(ctx context.Context, db DB, class PartitionClass) (Extent, error) {
+	rows, err := db.Query(ctx, `
+		SELECT p.partition, p.begins, p.ends, pg_total_relation_size(c.oid), p.ends <= clock_timestamp()
+		  FROM mini_asynq.partitions() p
+		  JOIN pg_class c ON c.relname = p.partition AND c.relnamespace = 'mini_asynq'::regnamespace
+		 WHERE p.class = $1 ORDER BY p.begins, p.partition`, string(class))
+	if err != nil {
+		return Extent{}, fmt.Errorf("measure partitions: %w", err)
+	}
+	var out Extent
+	var p Partition
+	var ended bool
+	_, err = pgx.ForEachRow(rows, []any{&p.Name, &p.Begins, &p.Ends, &p.Bytes, &ended}, func() error {
+		if ended {
+			out.Ended = append(out.Ended, p)
+		} else {
+			out.Present += p.Bytes
+		}
+		return nil
+	})
+	if err != nil {
+		return Extent{}, fmt.Errorf("measure partitions: %w", err)
+	}
+	return out, nil
+}
+
 // DropPartition empties a partition, which frees the disk and is told as history.dropped, and then drops the shell. The
 // two are transactions of their own: the second needs a lock on the parent and may be Transient for a while.
 // seen, if it is not empty, is a snapshot that must see all that is in it: else the partition stays, and dropped is

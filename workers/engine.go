@@ -43,6 +43,8 @@ type Config struct {
 	KeepDone   time.Duration // completed and cancelled jobs; 0 is 3 days
 	KeepDead   time.Duration // dead jobs; 0 is 90 days
 	KeepEvents time.Duration // events; 0 is 3 days
+	// KeepEventBytes is how much room the events may take on disk: the oldest days go first, the present one never. 0: no limit.
+	KeepEventBytes int64
 
 	// DoorConns is how many connections enqueues and other calls of this process may use; 0 is 12. Pool has its own number.
 	DoorConns int

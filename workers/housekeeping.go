@@ -67,7 +67,9 @@ func (e *Engine) house(ctx context.Context) error {
 		}),
 		bounded(ctx, func(ctx context.Context) error { return e.dropOld(ctx, jobs.ClassDone, e.config.KeepDone) }),
 		bounded(ctx, func(ctx context.Context) error { return e.dropOld(ctx, jobs.ClassDead, e.config.KeepDead) }),
-		bounded(ctx, func(ctx context.Context) error { return events.Retire(ctx, e.keeper, e.config.KeepEvents) }),
+		bounded(ctx, func(ctx context.Context) error {
+			return events.Retire(ctx, e.keeper, events.Keep{Age: e.config.KeepEvents, Bytes: e.config.KeepEventBytes})
+		}),
 		bounded(ctx, func(ctx context.Context) error {
 			return inPortions(func() (int64, error) { return jobs.DropExpiredKeys(ctx, e.keeper, atOnce) })
 		}),
@@ -101,10 +103,10 @@ func (e *Engine) dropOld(ctx context.Context, class jobs.PartitionClass, keep ti
 	if err != nil {
 		return err
 	}
+	var faults []error // one that somebody holds keeps none of the others
 	for _, name := range old {
-		if _, err := jobs.DropPartition(ctx, e.keeper, name, ""); err != nil {
-			return err
-		}
+		_, err := jobs.DropPartition(ctx, e.keeper, name, "")
+		faults = append(faults, err)
 	}
-	return nil
+	return errors.Join(faults...)
 }

@@ -79,6 +79,7 @@ func (c Config) validate() error {
 	}{{"done jobs", c.KeepDone}, {"dead jobs", c.KeepDead}, {"events", c.KeepEvents}} {
 		refuse(keep.Duration < 0, "%s are kept for %s: not negative", keep.what, keep.Duration)
 	}
+	refuse(c.KeepEventBytes < 0, "events may take %d bytes: not negative", c.KeepEventBytes)
 	if err := c.Retry.Validate(); err != nil {
 		faults = append(faults, err)
 	}

@@ -71,7 +71,8 @@ func (n *node) newEngine(ctx context.Context) (*workers.Engine, error) {
 		Slots: c.Slots, Queues: c.Queues, Lease: c.Lease, Timeout: c.JobTimeout, Retry: c.Retry, Grace: c.Grace,
 		// The metrics are made from the engine; before it runs they are there.
 		Ticked: func(t events.Tick) { n.metrics.Published(t) }, Heard: func(note events.Note) { n.metrics.Heard(note) },
-		Settings: c.Settings, KeepDone: c.KeepDone, KeepDead: c.KeepDead, KeepEvents: c.KeepEvents, Log: c.Log,
+		Settings: c.Settings, KeepDone: c.KeepDone, KeepDead: c.KeepDead, KeepEvents: c.KeepEvents, KeepEventBytes: c.KeepEventBytes,
+		Log: c.Log,
 	})
 }
 

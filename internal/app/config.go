@@ -40,6 +40,7 @@ type Config struct {
 	DemoHandlers string // true, false; "": in development and on the private PostgreSQL
 
 	KeepDone, KeepDead, KeepEvents time.Duration
+	KeepEventBytes                 int64 // 0: no limit
 
 	Version, Commit string
 	Log             zerolog.Logger

@@ -62,6 +62,7 @@ type Environment struct {
 	RetainCompleted Duration `env:"MINIASYNQ_RETAIN_COMPLETED" envDefault:"3d" help:"how long completed and cancelled jobs are kept"`
 	RetainDead      Duration `env:"MINIASYNQ_RETAIN_DEAD" envDefault:"90d" help:"how long dead jobs are kept"`
 	RetainEvents    Duration `env:"MINIASYNQ_RETAIN_EVENTS" envDefault:"3d" help:"how long events are kept"`
+	RetainBytes     Bytes    `env:"MINIASYNQ_RETAIN_EVENTS_SIZE" help:"room that events may take on disk: 20GiB; unset: no limit"`
 	MaxSockets      int      `env:"MINIASYNQ_MAX_SOCKETS" envDefault:"10000" help:"open sockets of a node"`
 	MaxSocketsEach  int      `env:"MINIASYNQ_MAX_SOCKETS_PER_PRINCIPAL" envDefault:"100" help:"open sockets of a caller"`
 	StateDir        string   `env:"MINIASYNQ_STATE_DIR" help:"where the private PostgreSQL keeps its data"`

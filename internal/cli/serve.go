@@ -106,6 +106,9 @@ func AppConfig(env Environment) (app.Config, error) {
 		}
 		proxies = append(proxies, prefix)
 	}
+	if n := env.RetainBytes; n != 0 && n < 16<<20 {
+		refuse("MINIASYNQ_RETAIN_EVENTS_SIZE", "%d is less than 16MiB", n)
+	}
 	config := app.Config{
 		DatabaseURL: env.Database(), ListenURL: env.ListenDatabaseURL, FallbackURL: DefaultDatabaseURL, StateDir: env.StateDir,
 		Bind: env.Bind, Address: env.Address(), BasePath: strings.TrimSuffix(env.BasePath, "/"), PublicURL: env.PublicURL,
@@ -113,12 +116,13 @@ func AppConfig(env Environment) (app.Config, error) {
 		Anonymous: anonymous(env.Anonymous), AllowedHosts: env.AllowedHosts, CORSOrigins: env.CORSOrigins,
 		TrustedProxies: proxies, Environment: env.EnvironmentName,
 		Slots: env.WorkerPoolSize, Queues: env.WorkerQueues, Retry: retry, HTTPAllow: env.HTTPAllow, DemoHandlers: demo,
-		Lease:      span("VISIBILITY_TIMEOUT", env.VisibilityTimeout, 300*time.Millisecond, 24*time.Hour),
-		JobTimeout: span("MINIASYNQ_JOB_TIMEOUT", env.JobTimeout, jobs.MinTimeout, jobs.MaxTimeout),
-		Grace:      span("MINIASYNQ_SHUTDOWN_GRACE", env.ShutdownGrace, 0, time.Hour),
-		KeepDone:   span("MINIASYNQ_RETAIN_COMPLETED", env.RetainCompleted, time.Hour, 3650*24*time.Hour),
-		KeepDead:   span("MINIASYNQ_RETAIN_DEAD", env.RetainDead, time.Hour, 3650*24*time.Hour),
-		KeepEvents: span("MINIASYNQ_RETAIN_EVENTS", env.RetainEvents, time.Hour, 3650*24*time.Hour),
+		Lease:          span("VISIBILITY_TIMEOUT", env.VisibilityTimeout, 300*time.Millisecond, 24*time.Hour),
+		JobTimeout:     span("MINIASYNQ_JOB_TIMEOUT", env.JobTimeout, jobs.MinTimeout, jobs.MaxTimeout),
+		Grace:          span("MINIASYNQ_SHUTDOWN_GRACE", env.ShutdownGrace, 0, time.Hour),
+		KeepDone:       span("MINIASYNQ_RETAIN_COMPLETED", env.RetainCompleted, time.Hour, 3650*24*time.Hour),
+		KeepDead:       span("MINIASYNQ_RETAIN_DEAD", env.RetainDead, time.Hour, 3650*24*time.Hour),
+		KeepEvents:     span("MINIASYNQ_RETAIN_EVENTS", env.RetainEvents, time.Hour, 3650*24*time.Hour),
+		KeepEventBytes: int64(env.RetainBytes),
 		Settings: jobs.Settings{
 			MaxRetries: jobs.Retries(env.MaxRetryAttempts), MaxPayload: int(env.MaxPayload),
 			IdempotencyTTL: span("MINIASYNQ_IDEMPOTENCY_TTL", env.IdempotencyTTL, time.Minute, 365*24*time.Hour),

@@ -51,20 +51,20 @@ func (s *Seconds) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// Bytes is a size: "262144", "256KiB", "4MiB".
+// Bytes is a size: "262144", "256KiB", "4MiB", "20GiB".
 type Bytes int
 
 // UnmarshalText reads a size.
 func (b *Bytes) UnmarshalText(text []byte) error {
 	s, unit := string(text), 1
-	for suffix, factor := range map[string]int{"KiB": 1 << 10, "MiB": 1 << 20} {
+	for suffix, factor := range map[string]int{"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30} {
 		if rest, ok := strings.CutSuffix(s, suffix); ok {
 			s, unit = strings.TrimSpace(rest), factor
 		}
 	}
 	n, err := strconv.Atoi(s)
 	if err != nil || n < 1 || n > 1<<30 {
-		return fmt.Errorf("%q is no size: write 262144, 256KiB or 4MiB", text)
+		return fmt.Errorf("%q is no size: write 262144, 256KiB, 4MiB or 20GiB", text)
 	}
 	*b = Bytes(n * unit)
 	return nil
