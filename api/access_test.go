@@ -115,6 +115,14 @@ func TestEveryRouteHasAPolicyAndKeepsIt(t *testing.T) {
 		"POST /api/v1/admin/keys/:id/rotate":      {admin, 404},
 		"GET /api/v1/admin/audit":                 {admin, 200},
 
+		"GET /api/v1/consumers":                    {read, 200},
+		"GET /api/v1/consumers/:name":              {read, 404},
+		"GET /api/v1/consumers/:name/events":       {read, 400},
+		"POST /api/v1/consumers/:name/ack":         {read, 415},
+		"PUT /api/v1/admin/consumers/:name":        {operate, 415},
+		"DELETE /api/v1/admin/consumers/:name":     {operate, 404},
+		"POST /api/v1/admin/consumers/:name/reset": {operate, 415},
+
 		"POST /api/v1/admin/operations":            {operate, 415},
 		"POST /api/v1/admin/operations/:id/cancel": {operate, 404},
 		"GET /api/v1/operations":                   {read, 200},

@@ -240,7 +240,7 @@ func TestEveryProblemIsInTheDocumentAndBack(t *testing.T) {
 		}
 	}
 	// What no operation of the document answers: other methods of an address, and what is not built.
-	for _, code := range []string{"method_not_allowed", "consumer_busy", "queue_not_empty", "workflow_ended", "batch_closed"} {
+	for _, code := range []string{"method_not_allowed", "queue_not_empty", "workflow_ended", "batch_closed"} {
 		require.NotContains(t, inAnswers, code)
 		inAnswers = append(inAnswers, code)
 	}
@@ -392,6 +392,9 @@ func (d *door) sendExample(o *operation, query string, e example, options ...wit
 			}
 			path = strings.ReplaceAll(path, "{"+p.name+"}", value)
 		}
+		if p.in == "query" && p.value["required"] == true && !strings.Contains(query, p.name+"=") {
+			query = "?" + strings.TrimPrefix(strings.TrimPrefix(query, "?")+"&"+parameterText(p), "&")
+		}
 		if p.in == "header" && p.value["required"] == true {
 			options = append(options, header(p.name, fmt.Sprint(p.value["example"])))
 		}
@@ -437,7 +440,9 @@ var scenes = map[string]scene{
 	"cloneJob":       {id: deadJob},
 	"editJob":        {id: func(d *door) (string, int64) { return d.enqueue(`{"delay":"1h"}`), 0 }},
 	"getOperation":   {id: anyOperation}, "cancelOperation": {id: anyOperation},
-	"revokeKey": {id: anyKey}, "rotateKey": {id: anyKey},
+	"getConsumer": {id: anyConsumer}, "readConsumer": {id: anyConsumer}, "deleteConsumer": {id: anyConsumer}, "resetConsumer": {id: anyConsumer},
+	"ackConsumer": {id: anyConsumer, setup: readToTheEnd},
+	"revokeKey":   {id: anyKey}, "rotateKey": {id: anyKey},
 	"login": {setup: func(_ *door, body map[string]any) { body["password"] = password }},
 }
 
@@ -462,6 +467,16 @@ func anyWorker(d *door) (string, int64) {
 func anyOperation(d *door) (string, int64) {
 	body := `{"action":"cancel","ids":["` + d.enqueue(`{"delay":"1h"}`) + `"]}`
 	return d.post("/admin/operations", body, asAdmin).is(http.StatusAccepted).text("id"), 0
+}
+
+func anyConsumer(d *door) (string, int64) {
+	d.send(http.MethodPut, "/api/v1/admin/consumers/billing", `{"after":"earliest"}`, asAdmin)
+	return "", 0
+}
+
+// readToTheEnd has the reader of the example read, and states what it may acknowledge.
+func readToTheEnd(d *door, body map[string]any) {
+	body["cursor"] = d.get("/consumers/billing/events?reader=" + body["reader"].(string)).page().Cursor
 }
 
 func anyKey(d *door) (string, int64) {
