@@ -93,6 +93,7 @@ func TestBadInputMatrix(t *testing.T) {
 	d.badKeys(t)
 	d.badActions(t)
 	d.badWork(t)
+	d.badConsumers(t)
 }
 
 func (d *door) badWork(t *testing.T) {
