@@ -2,11 +2,13 @@ package events_test
 
 import (
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
@@ -440,4 +442,32 @@ func TestConsumersOfOtherQueuesDoNotExist(t *testing.T) {
 	require.ErrorIs(t, err, jobs.ErrNotFound)
 	_, _, err = events.PutConsumer(t.Context(), k.pool, hidden, filters["mail"], events.Target{}, someone)
 	require.ErrorIs(t, err, jobs.ErrNotFound)
+}
+
+func TestLagOfConsumersIsTheLeaders(t *testing.T) {
+	t.Parallel()
+	k := consume(t, 3)
+	other := events.ConsumerRef{Name: "second"}
+	_, _, err := events.PutConsumer(t.Context(), k.pool, other, nil, events.Target{Cursor: "latest"}, someone)
+	require.NoError(t, err)
+	leads := true
+	m := events.NewMetrics(events.MetricsConfig{DB: k.pool, Leads: func() bool { return leads }, MaxLabels: 2})
+	lags := func(lines string) {
+		t.Helper()
+		if lines != "" {
+			lines = "# HELP miniasynq_consumer_lag_events Events behind what a named consumer has acknowledged; absent when they are of another history; on the leader.\n" +
+				"# TYPE miniasynq_consumer_lag_events gauge\n" + lines
+		}
+		require.NoError(t, testutil.CollectAndCompare(m, strings.NewReader(lines), "miniasynq_consumer_lag_events"))
+	}
+	lags("miniasynq_consumer_lag_events{name=\"c\"} 3\nminiasynq_consumer_lag_events{name=\"second\"} 0\n")
+	k.publish(2)
+	lags("miniasynq_consumer_lag_events{name=\"c\"} 5\nminiasynq_consumer_lag_events{name=\"second\"} 2\n")
+	// Names of a node's life beyond the bound are one: the furthest.
+	_, _, err = events.PutConsumer(t.Context(), k.pool, events.ConsumerRef{Name: "third"}, nil, events.Target{Cursor: "earliest"}, someone)
+	require.NoError(t, err)
+	require.NoError(t, events.DeleteConsumer(t.Context(), k.pool, other, someone))
+	lags("miniasynq_consumer_lag_events{name=\"_other\"} 5\nminiasynq_consumer_lag_events{name=\"c\"} 5\n")
+	leads = false
+	lags("")
 }

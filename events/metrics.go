@@ -20,8 +20,9 @@ type MetricsConfig struct {
 	Listener *Listener   // listener_connected, listener_reconnects_total
 	// Loops tell when they last succeeded: loop_last_success_timestamp_seconds.
 	Loops map[string]func() time.Time
+	DB    jobs.DB // where the leader reads consumer_lag_events
 
-	MaxLabels int // values of queue, and of kind, before OtherQueue; 0 is 200
+	MaxLabels int // values of queue, of kind, and of name, before OtherQueue; 0 is 200
 }
 
 // Metrics counts what happens to jobs, and shows how queues and stream stand: a prometheus.Collector.
@@ -46,11 +47,11 @@ type Metrics struct {
 	enqueued, finished, attempts *prometheus.CounterVec
 	wait, run, total             *prometheus.HistogramVec
 	overflow                     *prometheus.CounterVec
-	queues, kinds                labelCap
+	queues, kinds, consumers     labelCap
 
 	queueJobs, oldest, paused, drift             *prometheus.Desc
 	head, position, reads, leads, hears, redials *prometheus.Desc
-	loop                                         *prometheus.Desc
+	loop, lag                                    *prometheus.Desc
 }
 
 // span is a range of positions, both ends included.
@@ -117,9 +118,12 @@ func NewMetrics(config MetricsConfig) *Metrics {
 		hears:    desc("listener_connected", "Whether this node hears NOTIFY."),
 		redials:  desc("listener_reconnects_total", "Connections of the listener after the first."),
 		loop:     desc("loop_last_success_timestamp_seconds", "When a loop last reached its goal.", "loop"),
+		lag: desc("consumer_lag_events",
+			"Events behind what a named consumer has acknowledged; absent when they are of another history; on the leader.", "name"),
 	}
 	m.queues = newLabelCap(config.MaxLabels, m.overflow.WithLabelValues("queue"))
 	m.kinds = newLabelCap(config.MaxLabels, m.overflow.WithLabelValues("kind"))
+	m.consumers = newLabelCap(config.MaxLabels, m.overflow.WithLabelValues("name"))
 	return m
 }
 
@@ -344,10 +348,11 @@ func (m *Metrics) Describe(out chan<- *prometheus.Desc) {
 	given(m.config.Pacer != nil, m.leads)
 	given(m.config.Listener != nil, m.hears, m.redials)
 	given(len(m.config.Loops) > 0, m.loop)
+	given(m.config.DB != nil, m.lag)
 }
 
 // Collect reads all values from live memory. On the leader it may wait a quarter of a second for the oldest pending
-// jobs to be looked up.
+// jobs to be looked up, and as long for the consumers.
 func (m *Metrics) Collect(out chan<- prometheus.Metric) {
 	for _, v := range m.vectors() {
 		v.Collect(out)
@@ -360,6 +365,9 @@ func (m *Metrics) Collect(out chan<- prometheus.Metric) {
 	}
 	if m.config.Overview != nil && m.config.Leads != nil && m.config.Leads() {
 		m.collectQueues(gauge)
+	}
+	if m.config.DB != nil && m.config.Leads != nil && m.config.Leads() {
+		m.collectConsumers(gauge)
 	}
 	if s := m.config.Stream; s != nil {
 		if at, err := s.Head(); err == nil {

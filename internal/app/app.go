@@ -102,6 +102,7 @@ func (n *node) wire(documentedPassword bool) (err error) {
 	e := n.engine
 	n.metrics = events.NewMetrics(events.MetricsConfig{
 		Overview: n.overview, Leads: e.Pacer.Leads, Stream: e.Stream, Pacer: e.Pacer, Listener: e.Listener,
+		DB: e.Door,
 		Loops: map[string]func() time.Time{
 			"pacer": e.Pacer.LastSuccess, "tailer": e.Stream.LastSuccess, "reaper": e.Dispatcher.LastSuccess,
 		},
