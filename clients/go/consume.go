@@ -50,8 +50,8 @@ type consumer struct {
 	handle   func(context.Context, Event) error
 	counts   bool // every event of the log comes, so none may be missing
 
-	begun     bool // at is known
-	confirmed bool // by the server, on this socket
+	begun     bool     // at is known
+	confirmed bool     // by the server, on this socket
 	at        position // everything up to here was handled, or held back by the filter
 	saved     string   // what Cursors has
 	head      string   // the end and the beginning of the log, as the server's hello said
@@ -98,7 +98,8 @@ func (c *consumer) run(ctx context.Context) error {
 			failures = 0
 		}
 		pause, ok := comesBack(err)
-		if !ok && !(failures < maxBehind && c.begun && isBehind(err)) {
+		ok = ok || failures < maxBehind && c.begun && isBehind(err)
+		if !ok {
 			return err
 		}
 		if pause == 0 {
@@ -200,16 +201,14 @@ func (c *consumer) take(ctx context.Context, l *line, g *grants, f frame) error 
 		return c.subbed(ctx, f)
 	case "ev":
 		return c.events(ctx, g, f)
-	case "mark":
-		return c.advance(f.Cursor)
-	case "caught_up":
+	case "mark", "caught_up":
 		if err := c.advance(f.Cursor); err != nil {
 			return err
 		}
-		if err := c.save(ctx); err != nil {
-			return err
+		if f.T == "caught_up" {
+			c.o.Observe(Note{State: CaughtUp, Cursor: c.cursor()})
 		}
-		c.o.Observe(Note{State: CaughtUp, Cursor: c.cursor()})
+		return c.save(ctx)
 	case "ended":
 		return c.ended(f)
 	case "err":

@@ -143,19 +143,23 @@ func broken(err error, retryMS int64) error {
 	if !errors.As(err, &closed) || closed.Code == websocket.CloseAbnormalClosure {
 		return fmt.Errorf("read the socket: %w", err)
 	}
+	return closedBy(closed.Code, closed.Text, retryMS)
+}
+
+func closedBy(code int, text string, retryMS int64) error {
 	var reason struct {
 		Code, Detail, Cursor, Floor string
 		RetryMS                     int64 `json:"retry_ms"`
 	}
-	_ = json.Unmarshal([]byte(closed.Text), &reason) // a proxy says something else, or nothing
-	switch closed.Code {
+	_ = json.Unmarshal([]byte(text), &reason) // a proxy says something else, or nothing
+	switch code {
 	case closeExpired:
 		return &ExpiredError{Cursor: reason.Cursor, Floor: reason.Floor}
 	case closeEpoch:
 		return &EpochError{Cursor: reason.Cursor}
 	}
 	return &CloseError{
-		Code: closed.Code, Name: reason.Code, Detail: reason.Detail,
+		Code: code, Name: reason.Code, Detail: reason.Detail,
 		Retry: time.Duration(cmp.Or(retryMS, reason.RetryMS)) * time.Millisecond,
 	}
 }
@@ -239,4 +243,3 @@ func (in *inbox) take() (frames []frame, ended error) {
 	frames, in.frames = in.frames, nil
 	return frames, in.ended
 }
-

@@ -73,9 +73,9 @@ func Basic(name, password string) Auth {
 	return func(r *http.Request) { r.SetBasicAuth(name, password) }
 }
 
-// Cursors keeps one cursor. Consume loads it once, and saves after the events of a frame, of 200 at most, were
-// handled, and at its end: after a crash the handler sees these again. A handler whose effects must not be repeated stores
-// Event.Cursor in the same transaction as the effects, and has Load return it.
+// Cursors keeps one cursor. Consume loads it once, and saves when the events of a frame, 200 at most, were handled, when a
+// filter has held events back, and at its end: after a crash the handler sees the events of a frame again. A handler whose
+// effects must not be repeated stores Event.Cursor in the same transaction as the effects, and has Load return it.
 //
 // An error ends Consume.
 type Cursors interface {
