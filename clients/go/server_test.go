@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -42,7 +43,7 @@ func startNode(t *testing.T, dsn string) (address string) {
 	}()
 	t.Cleanup(func() {
 		cancel()
-		<-done
+		_ = <-done // it is asked to end
 		if t.Failed() {
 			t.Log(log)
 		}
@@ -155,14 +156,19 @@ func replay(t *testing.T, address, after string) (all []miniasynq.Event) {
 	return all
 }
 
-// field reads a member of the answer to a call.
-func field(t *testing.T, address, path, name string) string {
+// field reads a member of the answer to a call; while the database comes back, it asks again.
+func field(t *testing.T, address, path, name string) (text string) {
 	t.Helper()
-	status, body := get(t, address, path)
-	require.Equal(t, http.StatusOK, status, string(body))
-	var members map[string]any
-	require.NoError(t, json.Unmarshal(body, &members))
-	text, _ := members[name].(string)
-	require.NotEmpty(t, text, string(body))
+	pgtest.EventuallyNoError(t, limit, path+" is answered", func() error {
+		status, body := get(t, address, path)
+		var members map[string]any
+		if err := json.Unmarshal(body, &members); err != nil {
+			return err
+		}
+		if text, _ = members[name].(string); status != http.StatusOK || text == "" {
+			return fmt.Errorf("%d %s", status, body)
+		}
+		return nil
+	})
 	return text
 }
