@@ -115,7 +115,7 @@ func TestOneReaderAtATime(t *testing.T) {
 		if last != "" {
 			require.Equal(t, winner.Reader, k.busy(k.ack(last, 20)).Reader, "a zombie acknowledges")
 			_, err := events.ClaimConsumer(t.Context(), k.pool, k.ref, last, true, 0)
-			k.busy(err)
+			_ = k.busy(err)
 		}
 		require.NoError(t, k.ack(winner.Reader, round+1))
 		k.lapse()
@@ -238,7 +238,7 @@ func TestResetEndsTheClaim(t *testing.T) {
 	require.NoError(t, err)
 	_, err = k.claim("a")
 	require.NoError(t, err)
-	k.busy(again.Settle(t.Context(), k.pool, again.Cursor)) // of the one that was there before
+	_ = k.busy(again.Settle(t.Context(), k.pool, again.Cursor)) // of the one that was there before
 }
 
 func TestResetFindsEachPlace(t *testing.T) {
@@ -402,7 +402,7 @@ func TestPutAgainMovesNothing(t *testing.T) {
 	require.NoError(t, claim.Settle(t.Context(), k.pool, events.Position{}))
 	filter := map[string][]string{"queues": {"mail"}}
 	require.Equal(t, filter, put(filter).Filter)
-	k.busy(claim.Settle(t.Context(), k.pool, claim.Cursor)) // it was looking with another filter
+	_ = k.busy(claim.Settle(t.Context(), k.pool, claim.Cursor)) // it was looking with another filter
 	require.NoError(t, k.ack("a", 3))
 }
 
