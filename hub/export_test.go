@@ -30,6 +30,21 @@ func Goodbye(code CloseCode) []byte {
 	return s.goodbye(&ending{code: code, floor: far})
 }
 
+// ReadWish tells what is wrong with a frame of a client; empty: nothing. A frame that is well is checked further.
+func ReadWish(said []byte) (detail string) {
+	w, detail := readWish(said)
+	if detail == "" {
+		_, _ = filterOf(w.Filter)
+	}
+	return detail
+}
+
+// PaneOf is what a view sees of a batch: the list of an ev frame, how many events, up to where, or that it skips.
+func PaneOf(batch []*events.Event, filter *events.Filter) (list []byte, n int, upTo events.Position, skip bool) {
+	p := paneOf(batch, filter)
+	return p.list, p.n, p.upTo, p.skip
+}
+
 // AppendFrame is appendFrame.
 func AppendFrame(b []byte, opcode int, payload []byte) []byte { return appendFrame(b, opcode, payload) }
 

@@ -184,7 +184,7 @@ type raw struct {
 	in *bufio.Reader
 }
 
-func (d *door) raw(t *testing.T, query string) *raw {
+func (d *door) raw(t *testing.T, query string, headers ...string) *raw {
 	t.Helper()
 	address := strings.TrimPrefix(d.server.URL, "http://")
 	conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", address)
@@ -192,7 +192,8 @@ func (d *door) raw(t *testing.T, query string) *raw {
 	t.Cleanup(func() { _ = conn.Close() })
 	require.NoError(t, conn.SetDeadline(time.Now().Add(limit)))
 	_, err = io.WriteString(conn, "GET /api/v1/ws?"+query+" HTTP/1.1\r\nHost: "+address+"\r\nConnection: Upgrade\r\n"+
-		"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+		"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"+
+		strings.Join(headers, "\r\n")+strings.Repeat("\r\n", min(2, 1+len(headers))))
 	require.NoError(t, err)
 	in := bufio.NewReader(conn)
 	response, err := http.ReadResponse(in, nil)

@@ -43,9 +43,9 @@ func startNode(t *testing.T, dsn string) (address string) {
 	}()
 	t.Cleanup(func() {
 		cancel()
-		_ = <-done // it is asked to end
+		err := <-done // it is asked to end
 		if t.Failed() {
-			t.Log(log)
+			t.Log(err, log)
 		}
 	})
 	select {
