@@ -33,6 +33,7 @@ func TestCommandsDoWhatTheySay(t *testing.T) {
 		"a batch is stored in chunks of 1000":          storesBatch,
 		"a faulty line of a batch is named":            faultyBatch,
 		"queues are paused and resumed":                pausesQueue,
+		"consumers are listed, moved and deleted":      movesConsumers,
 		"keys are made, used, rotated and revoked":     livesOfKeys,
 		"actions are in the audit log":                 readsAudit,
 		"every end has its exit code":                  exitCodes,

@@ -84,6 +84,11 @@ func workerIDs(ctx context.Context, c *client.Client) []string {
 	return namesOf(page, err, func(w client.Worker) string { return w.ID + "\t" + clean(w.Name) + ", " + w.State })
 }
 
+func consumerNames(ctx context.Context, c *client.Client) []string {
+	page, err := c.Consumers(ctx)
+	return namesOf(page, err, func(k client.Consumer) string { return k.Name })
+}
+
 func keyIDs(ctx context.Context, c *client.Client) []string {
 	page, err := c.Keys(ctx)
 	return namesOf(page, err, func(k client.Key) string { return k.ID + "\t" + clean(k.Name) })
