@@ -115,7 +115,7 @@ func TestOneReaderAtATime(t *testing.T) {
 		if last != "" {
 			require.Equal(t, winner.Reader, k.busy(k.ack(last, 20)).Reader, "a zombie acknowledges")
 			_, err := events.ClaimConsumer(t.Context(), k.pool, k.ref, last, true, 0)
-			_ = k.busy(err)
+			require.Equal(t, winner.Reader, k.busy(err).Reader)
 		}
 		require.NoError(t, k.ack(winner.Reader, round+1))
 		k.lapse()
@@ -238,7 +238,7 @@ func TestResetEndsTheClaim(t *testing.T) {
 	require.NoError(t, err)
 	_, err = k.claim("a")
 	require.NoError(t, err)
-	_ = k.busy(again.Settle(t.Context(), k.pool, again.Cursor)) // of the one that was there before
+	require.Equal(t, "a", k.busy(again.Settle(t.Context(), k.pool, again.Cursor)).Reader, "of the one that was there before")
 }
 
 func TestResetFindsEachPlace(t *testing.T) {
@@ -304,7 +304,7 @@ func TestRetentionWaitsForNoConsumer(t *testing.T) {
 	k := consume(t, 3)
 	_, err := k.pool.Exec(t.Context(), `UPDATE mini_asynq.ticks SET at = at - interval '2 days' WHERE first_seq <= 2`)
 	require.NoError(t, err)
-	require.NoError(t, events.Retire(t.Context(), k.pool, events.Keep{Age: 24 * time.Hour}))
+	require.NoError(t, events.Retire(t.Context(), k.pool, 24*time.Hour))
 	c := k.get()
 	var expired *events.ExpiredError
 	require.ErrorAs(t, c.Lost, &expired)
@@ -352,34 +352,51 @@ func TestConsumerOfAnotherHistoryIsTold(t *testing.T) {
 func TestThereAreAtMostAHundredConsumers(t *testing.T) {
 	t.Parallel()
 	k := consume(t, 0)
-	put := func(name string) error {
-		_, _, err := events.PutConsumer(t.Context(), k.pool, events.ConsumerRef{Name: name}, nil, events.Target{}, someone)
+	put := func(db jobs.DB, name string) error {
+		_, _, err := events.PutConsumer(t.Context(), db, events.ConsumerRef{Name: name}, nil, events.Target{}, someone)
 		return err
 	}
 	for i := range events.MaxConsumers - 4 { // one is there
-		require.NoError(t, put(fmt.Sprintf("n%03d", i)))
+		require.NoError(t, put(k.pool, fmt.Sprintf("n%03d", i)))
+	}
+	refused := func(err error) bool {
+		var refused *jobs.ValidationError
+		if err != nil {
+			require.ErrorAs(t, err, &refused)
+		}
+		return err != nil
 	}
 	errs := make(chan error, 20) // capacity: all of them
 	for i := range cap(errs) {
-		go func() { errs <- put(fmt.Sprintf("late%d", i)) }()
+		go func() { errs <- put(k.pool, fmt.Sprintf("late%d", i)) }()
 	}
 	made := 0
 	for range cap(errs) {
-		err := pgtest.Receive(t, errs, 20*time.Second, "an answer")
-		if err == nil {
+		if !refused(pgtest.Receive(t, errs, 20*time.Second, "an answer")) {
 			made++
-			continue
 		}
-		var refused *jobs.ValidationError
-		require.ErrorAs(t, err, &refused)
 	}
 	require.Equal(t, 3, made)
+	require.NoError(t, events.DeleteConsumer(t.Context(), k.pool, events.ConsumerRef{Name: "n000"}, someone))
+	// The last place is taken by one that has not committed yet: the next one waits for what becomes of it.
+	tx, err := k.pool.Begin(t.Context())
+	require.NoError(t, err)
+	require.NoError(t, put(tx, "last"))
+	go func() { errs <- put(k.pool, "one too many") }()
+	pgtest.Eventually(t, 10*time.Second, "it waits, or is through", func() bool {
+		waiting := false
+		err := k.pool.QueryRow(t.Context(), `
+			SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND relation = 'mini_asynq.consumers'::regclass)`).Scan(&waiting)
+		return err == nil && (waiting || len(errs) > 0)
+	})
+	require.NoError(t, tx.Commit(t.Context()))
+	require.True(t, refused(pgtest.Receive(t, errs, 10*time.Second, "an answer")))
 	all, err := events.Consumers(t.Context(), k.pool, nil)
 	require.NoError(t, err)
 	require.Len(t, all, events.MaxConsumers)
-	require.NoError(t, put("c"), "one that is there can be changed")
+	require.NoError(t, put(k.pool, "c"), "one that is there can be changed")
 	require.NoError(t, events.DeleteConsumer(t.Context(), k.pool, k.ref, someone))
-	require.NoError(t, put("new"))
+	require.NoError(t, put(k.pool, "new"))
 }
 
 // TestPutAgainMovesNothing: what is applied at every start of a program must not send its consumer back.
@@ -402,7 +419,7 @@ func TestPutAgainMovesNothing(t *testing.T) {
 	require.NoError(t, claim.Settle(t.Context(), k.pool, events.Position{}))
 	filter := map[string][]string{"queues": {"mail"}}
 	require.Equal(t, filter, put(filter).Filter)
-	_ = k.busy(claim.Settle(t.Context(), k.pool, claim.Cursor)) // it was looking with another filter
+	require.Equal(t, "a", k.busy(claim.Settle(t.Context(), k.pool, claim.Cursor)).Reader, "it was looking with another filter")
 	require.NoError(t, k.ack("a", 3))
 }
 
