@@ -304,7 +304,7 @@ func TestRetentionWaitsForNoConsumer(t *testing.T) {
 	k := consume(t, 3)
 	_, err := k.pool.Exec(t.Context(), `UPDATE mini_asynq.ticks SET at = at - interval '2 days' WHERE first_seq <= 2`)
 	require.NoError(t, err)
-	require.NoError(t, events.Retire(t.Context(), k.pool, 24*time.Hour))
+	require.NoError(t, events.Retire(t.Context(), k.pool, events.Keep{Age: 24 * time.Hour}))
 	c := k.get()
 	var expired *events.ExpiredError
 	require.ErrorAs(t, c.Lost, &expired)
