@@ -143,16 +143,27 @@ func get(t *testing.T, address, path string, header ...string) (status int, body
 	return answer.StatusCode, body
 }
 
-// replay reads the log after a cursor, to its end, as lines.
-func replay(t *testing.T, address, after string) (all []miniasynq.Event) {
+// replay reads the log after a cursor, as lines, up to a cursor that the node may not know yet: it was learnt elsewhere.
+func replay(t *testing.T, address, after, upTo string) (all []miniasynq.Event) {
 	t.Helper()
-	status, body := get(t, address, "/events?after="+after, "Accept", "application/x-ndjson")
-	require.Equal(t, http.StatusOK, status, string(body))
-	for line := range strings.Lines(string(body)) {
-		var e miniasynq.Event
-		require.NoError(t, json.Unmarshal([]byte(line), &e))
-		all = append(all, e)
-	}
+	pgtest.EventuallyNoError(t, limit, upTo+" is there", func() error {
+		status, body := get(t, address, "/events?after="+after+"&until="+upTo, "Accept", "application/x-ndjson")
+		if status != http.StatusOK {
+			return fmt.Errorf("%d %s", status, body)
+		}
+		all = nil
+		for line := range strings.Lines(string(body)) {
+			var e miniasynq.Event
+			if err := json.Unmarshal([]byte(line), &e); err != nil {
+				return err
+			}
+			all = append(all, e)
+		}
+		if len(all) == 0 || all[len(all)-1].Cursor != upTo {
+			return fmt.Errorf("%d events", len(all))
+		}
+		return nil
+	})
 	return all
 }
 
