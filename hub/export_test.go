@@ -53,3 +53,25 @@ func (h *Hub) State() string {
 	parked, at := h.config.Readers.Parked()
 	return fmt.Sprintf("fan at %s, %d sockets, %d readers parked", at, h.Sockets(), parked)
 }
+
+// SamePane tells whether two views that stand at one place, with filters of these fields, share what they see of a batch.
+func SamePane(batch []*events.Event, one, other map[string][]string) bool {
+	var ps panes
+	of := func(fields map[string][]string) *pane {
+		filter, err := filterOf(fields)
+		if err != nil {
+			panic(err)
+		}
+		return ps.of(&subscription{filter: filter, key: keyOf(fields, nil)}, batch)
+	}
+	return of(one) == of(other)
+}
+
+// HeldPanes is what is kept after n different panes of a batch: how many, and their bytes.
+func HeldPanes(batch []*events.Event, n int) (held, bytes int) {
+	var ps panes
+	for i := range n {
+		ps.of(&subscription{pos: events.Position{Seq: int64(i)}}, batch)
+	}
+	return len(ps.held), ps.bytes
+}

@@ -200,7 +200,7 @@ func (s *session) due(now time.Time) time.Time {
 	}
 	for _, sub := range s.subs {
 		earlier(sub.said.Add(s.hub.config.MarkEvery))
-		if sub.view && !sub.parked && !sub.loading {
+		if sub.view && sub.next.After(now) { // one whose time has come rests, or waits for a page
 			earlier(sub.next)
 		}
 	}

@@ -173,9 +173,20 @@ func TestViewThatBeginsBehind(t *testing.T) {
 	require.Equal(t, "end", ev.events(t)[0].Queue)
 }
 
-// Many views that ask alike get the same, and each under its own id.
-func TestViewsShareTheirPanes(t *testing.T) {
+// Views that ask alike share the work, each under its own id; those that do not never do. What is kept for that is bounded.
+func TestViewsThatAskAlikeShare(t *testing.T) {
 	t.Parallel()
+	batch := []*events.Event{event(1, 10), event(2, 10)}
+	ask := func(queue string) map[string][]string { return map[string][]string{"queues": {queue}} }
+	require.True(t, hub.SamePane(batch, ask("a"), ask("a")))
+	require.False(t, hub.SamePane(batch, ask("a"), ask("b")))
+	require.False(t, hub.SamePane(batch, ask("a"), nil))
+	held, _ := hub.HeldPanes(batch, 1000)
+	require.Equal(t, 64, held)
+	held, bytes := hub.HeldPanes([]*events.Event{event(1, 250_000)}, 1000)
+	require.Equal(t, 16, held)
+	require.LessOrEqual(t, bytes, 4<<20)
+
 	d := open(t)
 	sockets := make([]*framed, 6)
 	for n := range sockets {
