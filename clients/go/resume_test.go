@@ -191,7 +191,7 @@ func TestConsumerOutlivesKilledNodes(t *testing.T) {
 	db := pgtest.NewDB(t)
 	address, kill := spawnNode(t, db.DSN())
 	start := field(t, address, "/events/position", "cursor")
-	c := newCutter(t, rng, 0, 1, address)
+	c := newCutter(t, rand.New(rand.NewPCG(rng.Uint64(), 1)), 0, 1, address)
 	r := read(t, miniasynq.Options{URL: c.url(), After: start})
 	over, written := make(chan struct{}), make(chan struct{})
 	pool := poolOf(t, db)
