@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"maps"
 	"slices"
 	"strconv"
 	"time"
@@ -108,10 +109,11 @@ func readWish(said []byte) (w wish, detail string) {
 		return w, "unknown t"
 	}
 	w.given = make(map[string]bool, len(members))
-	for name, raw := range members {
+	for _, name := range slices.Sorted(maps.Keys(members)) { // what is wrong first is the same each time
 		if name == "t" {
 			continue
 		}
+		raw := members[name]
 		read, ok := verb.members[name]
 		if !ok {
 			return w, "unknown member"

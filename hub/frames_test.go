@@ -173,6 +173,7 @@ func FuzzReadWish(f *testing.F) {
 		f.Add([]byte(text))
 	}
 	f.Add([]byte(`{"t":"sub","id":"s1","class":"consumer","after":"3-1","filter":{"types":["job.*"],"job_ids":[]},"include":["payload"],"credit":7}`))
+	f.Add([]byte(`{"t":"sub","id":"s1","clads":"view","filter":[]}`)) // two faults
 	f.Add([]byte(`{"t":"stats","every":"1s","queues":["mail"]}`))
 	f.Add([]byte(`{"t":"credit","id":"s1","n":5e2}`))
 	f.Fuzz(func(t *testing.T, said []byte) {

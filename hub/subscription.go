@@ -24,7 +24,7 @@ type subscription struct {
 	credit  int64           // consumer: events that it still takes
 	parked  bool
 	loading bool      // a page of it is being read
-	version int       // of the filter: a page that was read for an older one is thrown away
+	version int       // of the filter: a page read for an older one lacks payloads, and is thrown away
 	scanned int       // events since it last said where it stands
 	said    time.Time // when that was; monotonic
 	caught  bool      // it said that it is at the head
