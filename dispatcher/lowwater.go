@@ -44,7 +44,8 @@ const (
 
 // dearLook is from when on a look that found nothing was dear: the line is long, and of kinds that nobody here handles (or its
 // dead entries are many). Such a line is looked at as a whole with the pauses of one that stays hot, also before the group
-// goes idle on it and after it was idle. What comes in meanwhile is named by the stream and claimed at its place.
+// goes idle on it and after it was idle. What comes in meanwhile is named by the stream and claimed at its place. Where jobs are
+// left that others have locked it is not dear: nobody says when they come free, so the look comes again soon.
 const dearLook = 5 * time.Millisecond
 
 // behindNow is how far behind the time of a claim that found all there was the next one begins, if it is choosy: a job enters the
@@ -159,7 +160,7 @@ func (q *queueState) learn(s *sent, left jobs.Left, got []*jobs.Claimed, now tim
 		q.passForeign(s)
 	}
 	if s.claim.Probe {
-		q.dear = left.Took > dearLook && len(got) == 0
+		q.dear = left.Took > dearLook && len(got) == 0 && !left.Pending
 	}
 	switch {
 	case q.full:

@@ -170,3 +170,26 @@ func TestLineOfOtherKindsIsNotReadForEachHint(t *testing.T) {
 	require.True(t, q.claimable(now))
 	require.Equal(t, now.Add(-time.Minute), look(0, line(1, 1)).From[normal].RunAt, "a job that is named is claimed at its place")
 }
+
+// TestLockedJobsAreLookedForSoonHoweverLongTheLine: what is pending and locked comes free without an event when its holder rolls
+// back, so the look at a line that takes long comes again after 20, 40 .. 1000 ms all the same.
+func TestLockedJobsAreLookedForSoonHoweverLongTheLine(t *testing.T) {
+	t.Parallel()
+	now := time.Unix(1000, 0)
+	q := &queueState{name: "q", weight: 1}
+	look := func(left jobs.Left) {
+		s := q.claim([]*Demand{{}}, []string{"mine"}, time.Minute, now)
+		now = now.Add(200 * time.Millisecond)
+		q.landed(s)
+		q.learn(s, left, nil, now)
+	}
+	q.hint()
+	look(jobs.Left{})
+	now = now.Add(firstPause)
+	for range 10 {
+		look(jobs.Left{Pending: true, Took: 100 * time.Millisecond})
+		require.True(t, q.hot)
+		require.LessOrEqual(t, q.after.Sub(now), lastPause)
+		now = q.after
+	}
+}
