@@ -71,16 +71,9 @@ type Target struct {
 // visibleSQL holds for consumers c that exist for a caller with the queues $2. A name that ends in * is no queue.
 const visibleSQL = `($2::text[] IS NULL OR to_jsonb($2::text[]) @> (c.filter->'queues'))`
 
-// headSQL is the present epoch with floor and head, for a WITH.
-const headSQL = `head AS (
-    SELECT e.epoch, e.floor_seq, coalesce(t.first_seq + t.n - 1, e.base_seq) AS seq
-      FROM (SELECT * FROM mini_asynq.epochs ORDER BY epoch DESC LIMIT 1) e
-      LEFT JOIN LATERAL (SELECT first_seq, n FROM mini_asynq.ticks
-                          WHERE epoch = e.epoch ORDER BY first_seq DESC LIMIT 1) t ON true)`
-
 // consumersSQL reads consumers by name ($1; null is all), with their lag: for each that has one, the tick of its next event,
 // by the primary key.
-const consumersSQL = `WITH ` + headSQL + `
+const consumersSQL = `WITH head AS (` + epochSQL + `)
 SELECT c.name, c.filter, c.epoch, c.seq, coalesce(c.reader, ''),
        greatest(coalesce(c.held_until - clock_timestamp(), '0'), '0'),
        coalesce(head.epoch, 0), coalesce(head.floor_seq, 0), coalesce(head.seq, 0),
@@ -121,19 +114,6 @@ func scanConsumer(row pgx.CollectableRow) (Consumer, error) {
 		c.Lost = err
 	}
 	return c, json.Unmarshal(filter, &c.Filter)
-}
-
-// check tells whether a position can be read after: ErrCursorInvalid, *EpochError, *ExpiredError.
-func (e Epoch) check(p Position) error {
-	switch {
-	case p.Epoch != e.Number:
-		return &EpochError{Head: e.Head}
-	case p.Seq > e.Head.Seq:
-		return ErrCursorInvalid
-	case p.Seq < e.Floor.Seq:
-		return &ExpiredError{Floor: e.Floor}
-	}
-	return nil
 }
 
 // Consumers lists those that exist for a caller with these queues (nil: all), by name.

@@ -85,7 +85,7 @@ func (c Claimed) Leave(ctx context.Context, db jobs.DB) error {
 // Acknowledgements at once follow each other by the row, and the furthest one stays. Primary keys.
 func AckConsumer(ctx context.Context, db jobs.DB, ref ConsumerRef, reader string, upTo Position) error {
 	tag, err := db.Exec(ctx, `
-		WITH `+headSQL+`
+		WITH head AS (`+epochSQL+`)
 		UPDATE mini_asynq.consumers c
 		   SET seq = greatest(c.seq, $5), acked_at = CASE WHEN c.seq < $5 THEN clock_timestamp() ELSE c.acked_at END,
 		       held_until = greatest(c.held_until, clock_timestamp() + $6::interval)

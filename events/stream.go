@@ -211,15 +211,7 @@ func (s *Stream) await(p Position) Position {
 }
 
 func (s *Stream) check(p, head Position) error {
-	switch floor := s.Floor(); {
-	case p.Epoch != head.Epoch:
-		return &EpochError{Head: head}
-	case p.Seq > head.Seq:
-		return ErrCursorInvalid
-	case p.Seq < floor.Seq:
-		return &ExpiredError{Floor: floor}
-	}
-	return nil
+	return Epoch{Number: head.Epoch, Floor: s.Floor(), Head: head}.check(p)
 }
 
 // Read returns up to limit events after a position, oldest first; none means that the position is the head. The events

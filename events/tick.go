@@ -91,13 +91,29 @@ type Epoch struct {
 	Head   Position // of the last tick
 }
 
+// check tells whether a position can be read after: ErrCursorInvalid, *EpochError, *ExpiredError.
+func (e Epoch) check(p Position) error {
+	switch {
+	case p.Epoch != e.Number:
+		return &EpochError{Head: e.Head}
+	case p.Seq > e.Head.Seq:
+		return ErrCursorInvalid
+	case p.Seq < e.Floor.Seq:
+		return &ExpiredError{Floor: e.Floor}
+	}
+	return nil
+}
+
+// epochSQL is the present epoch with its floor and head: the last entries of two primary keys. No row before the first one.
+const epochSQL = `
+SELECT e.epoch, e.floor_seq, coalesce(t.first_seq + t.n - 1, e.base_seq) AS seq
+  FROM (SELECT * FROM mini_asynq.epochs ORDER BY epoch DESC LIMIT 1) e
+  LEFT JOIN LATERAL (SELECT first_seq, n FROM mini_asynq.ticks
+                      WHERE epoch = e.epoch ORDER BY first_seq DESC LIMIT 1) t ON true`
+
 // readEpoch returns the present epoch; ok is false before the first one.
 func readEpoch(ctx context.Context, db jobs.DB) (e Epoch, ok bool, err error) {
-	err = db.QueryRow(ctx, `
-		SELECT e.epoch, e.floor_seq, coalesce(t.first_seq + t.n - 1, e.base_seq)
-		  FROM (SELECT * FROM mini_asynq.epochs ORDER BY epoch DESC LIMIT 1) e
-		  LEFT JOIN LATERAL (SELECT first_seq, n FROM mini_asynq.ticks
-		                      WHERE epoch = e.epoch ORDER BY first_seq DESC LIMIT 1) t ON true`).
+	err = db.QueryRow(ctx, epochSQL).
 		Scan(&e.Number, &e.Floor.Seq, &e.Head.Seq)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return Epoch{}, false, nil
