@@ -3,7 +3,6 @@ package hub
 import (
 	"errors"
 	"io"
-	"net"
 	"time"
 	"unicode/utf8"
 
@@ -74,7 +73,6 @@ func (s *socket) listen() *ending {
 // readEnding maps the end of the library's reading. Its protocol errors have no type; what it wanted to close with tells.
 func (s *socket) readEnding(err error) *ending {
 	var closed *websocket.CloseError
-	var broken net.Error
 	switch code := s.wire.wanted.Load(); {
 	case errors.Is(err, errFlood):
 		return &ending{code: CloseFlood}
@@ -84,8 +82,6 @@ func (s *socket) readEnding(err error) *ending {
 		return &ending{code: CloseCode(code)}
 	case errors.Is(err, websocket.ErrReadLimit):
 		return &ending{code: CloseTooBig}
-	case errors.As(err, &broken):
-		return &ending{code: CloseBroken}
 	}
 	return &ending{code: CloseBroken}
 }
