@@ -64,8 +64,9 @@ func TestW4BadFramesCloseTheSocket(t *testing.T) {
 // W4: no first frame, an id twice, too many subscriptions, a flood.
 func TestW4LimitsOfASession(t *testing.T) {
 	t.Parallel()
-	d := open(t, func(c *hub.Config) { c.FirstWithin = 100 * time.Millisecond })
-	mute := d.dialFramed("mute")
+	d := open(t)
+	hasty := open(t, func(c *hub.Config) { c.FirstWithin = 100 * time.Millisecond }) // too short for those who do say something
+	mute := hasty.dialFramed("mute")
 	require.NoError(t, mute.WriteControl(9, nil, time.Now().Add(limit)), "a ping is no frame")
 	code, why, _ := mute.closed()
 	require.Equal(t, hub.CloseSilent, code)
