@@ -60,7 +60,7 @@ func TestCallerHeldToQueuesSeesNothingElse(t *testing.T) {
 	require.Equal(t, 4, secret)
 	require.Equal(t, 2, workers)
 	require.Equal(t, all[len(all)-1], asked.next(), "what is asked for beyond is not there")
-	d.hub.Drain()
+	d.hub.Drain(t.Context())
 	code, _, before := none.closed()
 	require.Equal(t, hub.CloseGoingAway, code)
 	require.Empty(t, before)

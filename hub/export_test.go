@@ -75,3 +75,17 @@ func HeldPanes(batch []*events.Event, n int) (held, bytes int) {
 	}
 	return len(ps.held), ps.bytes
 }
+
+// Unsaid is how many sockets are open whose goodbye is not out.
+func (h *Hub) Unsaid() (n int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for s := range h.sockets {
+		select {
+		case <-s.parted:
+		default:
+			n++
+		}
+	}
+	return n
+}

@@ -281,7 +281,7 @@ func TestW8DrainSaysBye(t *testing.T) {
 	f := d.dialFramed("consumer")
 	f.say(`{"t":"sub","id":"s1","class":"view"}`)
 	f.until("caught_up", "s1")
-	d.hub.Drain()
+	d.hub.Drain(t.Context())
 	code, why, before := f.closed()
 	require.Equal(t, hub.CloseGoingAway, code)
 	require.Len(t, before, 1)

@@ -165,14 +165,28 @@ func (h *Hub) leave(s *socket) {
 	delete(h.sockets, s)
 }
 
-// Drain opens no more sockets and tells the clients to go to another node. It does not wait for them; Run does.
-func (h *Hub) Drain() {
+// Drain opens no more sockets and tells the clients to go to another node. It returns when that has been said to all, or when
+// ctx ends: the end of Run, which cuts everybody off, should come after. It does not wait for the clients to leave; Run does.
+func (h *Hub) Drain(ctx context.Context) {
+	for _, s := range h.sendAway() {
+		select {
+		case <-s.parted:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (h *Hub) sendAway() []*socket {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.leaving = true
+	open := make([]*socket, 0, len(h.sockets))
 	for s := range h.sockets {
 		s.end(&ending{code: CloseGoingAway})
+		open = append(open, s)
 	}
+	return open
 }
 
 var errOver = errors.New("hub: over")

@@ -1,6 +1,7 @@
 package hub_test
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -257,7 +258,9 @@ func TestW8DrainSaysGoingAway(t *testing.T) {
 		last = all[len(all)-1]
 	}
 	d.await("blocked", "stalled")
-	d.hub.Drain()
+	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	defer cancel()
+	d.hub.Drain(ctx) // the stalled one is not waited for any longer
 	for _, s := range append(sockets, filtered) {
 		code, why, _ := s.closed()
 		require.Equal(t, hub.CloseGoingAway, code)
@@ -412,4 +415,24 @@ func TestConfigIsRefusedWithAllItsFaults(t *testing.T) {
 	require.ErrorContains(t, err, "MaxMessages")
 	require.ErrorContains(t, err, "allowed host")
 	require.ErrorContains(t, err, "SlowAfter")
+}
+
+// TestW8GoodbyesAreOutWhenTheDrainReturns: whoever stops the hub right after it cuts nobody off who has not been told.
+func TestW8GoodbyesAreOutWhenTheDrainReturns(t *testing.T) {
+	t.Parallel()
+	d := open(t)
+	var all []*socket
+	for n := range 60 {
+		all = append(all, d.dial("many", "after=latest"))
+		if n%2 == 0 {
+			all = append(all, &socket{d.dialFramed("many").Conn, t, d})
+		}
+	}
+	d.hub.Drain(t.Context())
+	require.Zero(t, d.hub.Unsaid())
+	d.stop()
+	for _, s := range all {
+		code, _, _ := s.closed()
+		require.Equal(t, hub.CloseGoingAway, code)
+	}
 }

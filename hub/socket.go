@@ -33,6 +33,8 @@ type socket struct {
 	pongs chan struct{} // capacity 1. Sender: watch; never closed
 	read  chan struct{} // closed by watch at its end
 
+	parted chan struct{} // closed by run when the goodbye has been said, or cannot be
+
 	rest     []byte      // of a frame that is out in part when the socket ends
 	timer    *time.Timer // the next ping, or the end of the wait for a pong
 	awaiting bool        // a pong
@@ -58,6 +60,7 @@ func newSocket(h *Hub, conn *websocket.Conn, w *wire, caller Caller) *socket {
 	s := &socket{
 		hub: h, conn: conn, wire: w, principal: caller.Name, revoked: caller.Ended,
 		pings: make(chan []byte, 1), pongs: make(chan struct{}, 1), read: make(chan struct{}),
+		parted: make(chan struct{}),
 	}
 	s.ctx, s.stop = context.WithCancelCause(h.base)
 	return s
@@ -268,24 +271,36 @@ func (s *socket) finish(e *ending) {
 		// Its buffers are full: it reads the rest of the frame and the reason when it reads again, if it does soon.
 		limit = s.hub.config.SlowLinger
 	}
-	if frame := s.goodbye(e); frame != nil && s.hub.base.Err() == nil {
-		deadline := time.Now().Add(limit) // monotonic
-		_ = s.wire.Conn.SetWriteDeadline(deadline)
-		if _, err := s.wire.Conn.Write(append(s.rest, frame...)); err == nil {
-			if half, ok := s.wire.Conn.(interface{ CloseWrite() error }); ok {
-				_ = half.CloseWrite() // what follows is its half
-			}
-			timer := time.NewTimer(time.Until(deadline))
-			defer timer.Stop()
-			select {
-			case <-s.read:
-			case <-timer.C:
-			case <-s.hub.base.Done():
-			}
+	deadline := time.Now().Add(limit) // monotonic
+	said := s.sayGoodbye(e, deadline)
+	close(s.parted)
+	if said {
+		timer := time.NewTimer(time.Until(deadline))
+		defer timer.Stop()
+		select {
+		case <-s.read:
+		case <-timer.C:
+		case <-s.hub.base.Done():
 		}
 	}
 	_ = s.wire.Conn.Close()
 	<-s.read
+}
+
+// sayGoodbye tells whether the client can read why.
+func (s *socket) sayGoodbye(e *ending, deadline time.Time) bool {
+	frame := s.goodbye(e)
+	if frame == nil || s.hub.base.Err() != nil {
+		return false
+	}
+	_ = s.wire.Conn.SetWriteDeadline(deadline)
+	if _, err := s.wire.Conn.Write(append(s.rest, frame...)); err != nil {
+		return false
+	}
+	if half, ok := s.wire.Conn.(interface{ CloseWrite() error }); ok {
+		_ = half.CloseWrite() // what follows is its half
+	}
+	return true
 }
 
 // goodbye is the close frame, and the farewell before it; nil for none: the line is broken.

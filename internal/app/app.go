@@ -250,10 +250,12 @@ func (n *node) run(ctx context.Context, down *stops) error {
 		<-engineDone
 		return nil
 	})
-	down.push("doors", closeLimit, func(context.Context) error {
-		// First the node says that it is leaving: probes, parked calls, sockets.
+	down.push("doors", closeLimit, func(ctx context.Context) error {
+		// First the node says that it is leaving: probes, parked calls, sockets. Who does not read is not waited for.
+		ctx, cancel := context.WithTimeout(ctx, closeLimit/2)
+		defer cancel()
 		n.api.Drain()
-		n.hub.Drain()
+		n.hub.Drain(ctx)
 		return nil
 	})
 
