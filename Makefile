@@ -114,6 +114,10 @@ clients-check: ## Test the clients for Python and TypeScript against a server (n
 	cd clients/typescript && npm ci --no-audit --no-fund --ignore-scripts && npm test
 	$(GO) test -race -count=1 -timeout 6m ./clients/conformance -args -all
 
+.PHONY: sinks-check
+sinks-check: ## Test the relay to NATS JetStream against a cluster of three, with kills
+	cd sinks/nats && $(GO) mod verify && $(GO) vet ./... && $(GO) test -race -count=1 -timeout 5m ./...
+
 .PHONY: compose-check
 compose-check: ## Check docker-compose.yml against the Compose specification
 	cd deploy/composecheck && $(GO) mod verify && $(GO) vet ./... && $(GO) test -count=1 ./...
