@@ -182,7 +182,8 @@ func (s *server) forget() {
 	conn, err := pgx.Connect(s.t.Context(), s.dsn)
 	require.NoError(s.t, err)
 	defer func() { require.NoError(s.t, conn.Close(s.t.Context())) }()
-	_, err = conn.Exec(s.t.Context(), `UPDATE mini_asynq.ticks SET at = at - interval '5 days'`)
+	// Not so old that the server itself would retire them, at a time of its own.
+	_, err = conn.Exec(s.t.Context(), `UPDATE mini_asynq.ticks SET at = at - interval '2 days'`)
 	require.NoError(s.t, err)
 	require.NoError(s.t, events.Retire(s.t.Context(), conn, events.Keep{Age: 24 * time.Hour}))
 }
