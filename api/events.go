@@ -258,6 +258,7 @@ func (s *Server) awaitEvents(
 type eventFrame struct {
 	before func(b []byte, e *events.Event) []byte // may be nil
 	after  string
+	once   bool // a stretch of the past, which hardly anybody else reads: its events are not kept encoded
 }
 
 // encode writes events, and hands over what there is, and how many events that is, whenever it is limit bytes or more and at
@@ -281,6 +282,8 @@ func encode(ctx context.Context, reader *events.Reader, all []*events.Event, fra
 				}
 			}
 			out = e.AppendWithPayload(out, payloads[e.JobID])
+		} else if frame.once {
+			out = e.AppendJSON(out)
 		} else {
 			out = append(out, e.JSON()...)
 		}

@@ -116,7 +116,8 @@ func (s *Server) eventLines(c *gin.Context) error {
 	defer done()
 	defer s.log.ndjson.Add(-1)
 	s.log.ndjson.Add(1)
-	f.frame, f.sent, f.until = eventFrame{after: "\n"}, &s.log.sentNDJSON, end
+	f.frame, f.sent, f.until = eventFrame{after: "\n", once: true}, &s.log.sentNDJSON, end
+	defer f.hurry()()
 	err = f.run()
 	f.ended(err)
 	if f.pos != end {
@@ -152,6 +153,7 @@ type feed struct {
 	sent    interface{ Add(int64) int64 }
 	beats   bool            // marks and pings while nothing comes
 	until   events.Position // zero: without an end
+	ahead   *ahead          // nil: each page is read when it is wanted
 
 	pos    events.Position // the client has everything up to here, or soon
 	marked events.Position // the last id that the client got
@@ -214,7 +216,7 @@ func (f *feed) run() error {
 		if err := f.over(); err != nil {
 			return err
 		}
-		batch, err := f.reader.Read(f.ctx, f.pos, streamBatch)
+		batch, err := f.next()
 		if err != nil {
 			return err
 		}
@@ -231,6 +233,14 @@ func (f *feed) run() error {
 			return err
 		}
 	}
+}
+
+// next reads the page behind f.pos.
+func (f *feed) next() ([]*events.Event, error) {
+	if f.ahead != nil {
+		return f.ahead.page(f.pos, f.until)
+	}
+	return f.reader.Read(f.ctx, f.pos, streamBatch)
 }
 
 // over tells whether the stream ends here.
@@ -262,7 +272,7 @@ func (f *feed) rest() {
 // send writes what the filter lets through of a batch.
 func (f *feed) send(batch []*events.Event) error {
 	last := batch[len(batch)-1].Position
-	matched := batch[:0:0]
+	matched := make([]*events.Event, 0, len(batch))
 	for _, e := range batch {
 		if f.until != (events.Position{}) && f.until.Before(e.Position) {
 			last = f.until

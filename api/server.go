@@ -37,6 +37,7 @@ type Server struct {
 	failures *failures
 	keys     *keyring
 	log      readers
+	bulk     chan struct{} // an entry for each stream of lines that reads ahead; capacity maxBulk, never closed
 	admin    credential
 	batches  *semaphore.Weighted      // bytes of batches
 	exempt   []string                 // templates of the addresses that any Host may name
@@ -64,6 +65,7 @@ func New(config Config) (*Server, error) {
 		admin:    newCredential(config.AdminUser, config.AdminPassword),
 		describe: sync.OnceValues(func() (*description, error) { return describe(config.BasePath) }),
 		draining: make(chan struct{}),
+		bulk:     make(chan struct{}, maxBulk),
 		batches:  semaphore.NewWeighted(batchBytes),
 	}
 	if config.Registerer != nil {

@@ -185,7 +185,8 @@ WITH first AS MATERIALIZED (
      ORDER BY first_seq DESC LIMIT 1
 ), t AS MATERIALIZED (
     SELECT first_seq, prev_snap, snap FROM mini_asynq.ticks
-     WHERE epoch = $1 AND first_seq >= coalesce((SELECT seq FROM first), 0) ORDER BY first_seq LIMIT $4
+     WHERE epoch = $1 AND first_seq >= coalesce((SELECT seq FROM first), 0) AND first_seq <= $2 + $3
+     ORDER BY first_seq LIMIT $4
 ), part AS MATERIALIZED (
     SELECT t.first_seq, o.xid, o.id, o.n,
            t.first_seq - 1 + sum(o.n) OVER (PARTITION BY t.first_seq ORDER BY o.id) AS last_seq
