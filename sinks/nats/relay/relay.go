@@ -97,7 +97,7 @@ func (r *Relay) session(ctx context.Context) error {
 	err = w.run(ctx, pages, ended)
 	stop()
 	if !w.readerEnded {
-		_ = <-ended // that its context has ended
+		<-ended //nolint:errcheck // that its context has ended
 	}
 	// What was acknowledged counts, also for who comes after us.
 	if r.at != w.saved {

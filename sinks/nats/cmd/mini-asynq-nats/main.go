@@ -156,6 +156,6 @@ func run(ctx context.Context, args []string) error {
 	go func() { served <- server.Serve(listener) }() // ends with Close, which is waited for
 	err = r.Run(ctx)
 	_ = server.Close() // metrics of who is gone
-	_ = <-served       // that it is closed
+	<-served           //nolint:errcheck // that it is closed
 	return err
 }
