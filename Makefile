@@ -109,9 +109,10 @@ wild: ## Send calls of all kinds to a server, as api/openapi.yaml has them: WILD
 lint: lint-format lint-modules lint-vet lint-go ## Check format, modules, vet and golangci-lint
 
 .PHONY: clients-check
-clients-check: ## Test the clients for Python and TypeScript against a server (needs Python 3.9 and Node 20)
+clients-check: ## Test the clients in Python, TypeScript and the browser against a server (needs Python 3.9 and Node 20)
 	cd clients/python && python3 -m unittest discover -s tests
 	cd clients/typescript && npm ci --no-audit --no-fund --ignore-scripts && npm test
+	cd web && npm ci --no-audit --no-fund --ignore-scripts && npm test
 	$(GO) test -race -count=1 -timeout 6m ./clients/conformance -args -all
 
 .PHONY: sinks-check
