@@ -101,6 +101,7 @@ func TestEveryRouteHasAPolicyAndKeepsIt(t *testing.T) {
 		"GET /api/v1/ws":                          {read, 426},
 		"GET /api/v1/openapi.yaml":                {read, 200},
 		"GET /api/v1/openapi.json":                {read, 200},
+		"GET /api/v1/asyncapi.yaml":               {read, 200},
 		"GET /docs":                               {read, 200},
 		"GET /problems/:name":                     {open, 404},
 		"GET /":                                   {open, 200},

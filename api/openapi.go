@@ -25,10 +25,19 @@ var document []byte
 // Description is the document of the interface, without a base path.
 func Description() []byte { return bytes.Clone(document) }
 
-// description is the document as this server gives it away: with its base path, and in three forms.
+// socketDocument describes the event socket, in the same way; tests of hub hold every frame against it, in both directions.
+// What it shares with the interface it takes from openapi.yaml, which lies beside it wherever it is served.
+//
+//go:embed asyncapi.yaml
+var socketDocument []byte
+
+// SocketDescription is the document of the event socket, without a base path.
+func SocketDescription() []byte { return bytes.Clone(socketDocument) }
+
+// description is the document as this server gives it away: with its base path, and in three forms; and that of the socket.
 type description struct {
-	yaml, json, page form
-	policy           string // the page's Content-Security-Policy
+	yaml, json, page, socket form
+	policy                   string // the page's Content-Security-Policy
 }
 
 // form is a text with its mark.
@@ -44,8 +53,9 @@ func marked(body []byte) form {
 
 // describe makes the three forms. Reading the YAML takes its time, so it is done when somebody asks first.
 func describe(basePath string) (*description, error) {
-	raw := document
+	raw, socket := document, socketDocument
 	if basePath != "" {
+		socket = bytes.ReplaceAll(socket, []byte("pathname: "+prefix+"\n"), []byte("pathname: "+strconv.Quote(basePath+prefix)+"\n"))
 		raw = bytes.ReplaceAll(raw, []byte("{url: "+prefix+","), []byte("{url: "+strconv.Quote(basePath+prefix)+","))
 		raw = bytes.ReplaceAll(raw, []byte("{url: /}"), []byte("{url: "+strconv.Quote(basePath)+"}"))
 	}
@@ -61,7 +71,7 @@ func describe(basePath string) (*description, error) {
 	if err != nil {
 		return nil, fmt.Errorf("write the description as a page: %w", err)
 	}
-	return &description{marked(raw), marked(asJSON), marked(page), policy}, nil
+	return &description{marked(raw), marked(asJSON), marked(page), marked(socket), policy}, nil
 }
 
 // orderedJSON writes what YAML holds in the order of the file, which readers of the document follow.
@@ -105,6 +115,10 @@ func (s *Server) openapiYAML(c *gin.Context) error {
 
 func (s *Server) openapiJSON(c *gin.Context) error {
 	return s.give(c, "application/json", func(d *description) form { return d.json })
+}
+
+func (s *Server) asyncapiYAML(c *gin.Context) error {
+	return s.give(c, "application/yaml", func(d *description) form { return d.socket })
 }
 
 func (s *Server) docs(c *gin.Context) error {

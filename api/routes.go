@@ -77,6 +77,7 @@ func (s *Server) policy() []route {
 
 		{get, prefix + "/openapi.yaml", ScopeRead, 0, s.openapiYAML},
 		{get, prefix + "/openapi.json", ScopeRead, 0, s.openapiJSON},
+		{get, prefix + "/asyncapi.yaml", ScopeRead, 0, s.asyncapiYAML},
 		{get, "/docs", ScopeRead, 0, s.docs},
 
 		{get, "/problems/:name", open, 0, s.problemPage},

@@ -209,6 +209,7 @@ func (s *socket) read() (e seen, err error) {
 	if kind != websocket.TextMessage {
 		return e, errors.New("not a text message")
 	}
+	mustBeEvent(s.t, raw)
 	return e, json.Unmarshal(raw, &e)
 }
 
@@ -232,6 +233,7 @@ func (s *socket) closed() (code hub.CloseCode, why reason, before []seen) {
 		var closed *websocket.CloseError
 		require.ErrorAs(s.t, err, &closed, s.door.state())
 		require.LessOrEqual(s.t, len(closed.Text), 123)
+		mustBeReason(s.t, closed.Code, closed.Text)
 		if closed.Text != "" {
 			require.NoError(s.t, json.Unmarshal([]byte(closed.Text), &why), closed.Text)
 		}

@@ -95,6 +95,7 @@ func (f *framed) read() (got frame, err error) {
 	require.Equal(f.t, websocket.TextMessage, kind)
 	require.NoError(f.t, json.Unmarshal(raw, &got), "%s", raw)
 	got.raw = raw
+	mustBeFrame(f.t, got.T, raw)
 	if got.T != "ev" {
 		return got, nil
 	}
@@ -169,6 +170,7 @@ func (f *framed) closed() (code hub.CloseCode, why reason, before []frame) {
 		var closed *websocket.CloseError
 		require.ErrorAs(f.t, err, &closed, f.door.state())
 		require.LessOrEqual(f.t, len(closed.Text), 123)
+		mustBeReason(f.t, closed.Code, closed.Text)
 		if closed.Text != "" {
 			require.NoError(f.t, json.Unmarshal([]byte(closed.Text), &why), closed.Text)
 		}

@@ -66,7 +66,7 @@ func (e *ProblemError) Error() string {
 // ErrProtocol means that the other side does not speak the protocol: it is no such server, or has a bug.
 var ErrProtocol = errors.New("miniasynq: not the stream protocol")
 
-// Close codes that ask for something else than coming back after a while. docs/events.md lists all.
+// Close codes that ask for something else than coming back after a while. docs/stream-protocol.md lists all.
 const (
 	closeNormal        = 1000
 	closeGoingAway     = 1001
