@@ -7,17 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
-	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 	"unicode/utf8"
 
+	"github.com/mini-asynq/mini-asynq/events"
 	"github.com/mini-asynq/mini-asynq/jobs"
 )
 
@@ -51,118 +48,26 @@ const (
 //
 // 2xx completes the job. 408, 425, 429 and 5xx are retried, not before Retry-After; every other answer is final.
 type HTTPHandler struct {
-	allow  []allowEntry
+	guard  *events.Guard
 	client *http.Client
-}
-
-// allowEntry is a host, with a port if only that one is allowed.
-type allowEntry struct {
-	host, port string
-	private    bool
 }
 
 // NewHTTPHandler reads the allow list: "api.example.com", "api.example.com:8443", "10.0.0.7", "localhost:9000",
 // "private:billing.internal".
 func NewHTTPHandler(allow []string) (*HTTPHandler, error) {
-	h := &HTTPHandler{}
-	for _, text := range allow {
-		rest, private := strings.CutPrefix(strings.TrimSpace(text), "private:")
-		entry := allowEntry{host: strings.ToLower(rest), private: private}
-		if host, port, err := net.SplitHostPort(rest); err == nil {
-			entry.host, entry.port = strings.ToLower(host), port
-		}
-		entry.host = strings.Trim(entry.host, "[]")
-		if entry.host == "" || strings.ContainsAny(entry.host, "/@*? ") {
-			return nil, fmt.Errorf("allowed host %q: a host, or host:port", text)
-		}
-		// An address, or the name of this machine, names what it is.
-		if _, err := netip.ParseAddr(entry.host); err == nil || entry.host == "localhost" {
-			entry.private = true
-		}
-		h.allow = append(h.allow, entry)
+	guard, err := events.NewGuard(allow, false)
+	if err != nil {
+		return nil, err
 	}
-	h.client = &http.Client{
-		Timeout:       httpTimeout,
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		Transport: &http.Transport{
-			DialContext:           h.dial,
-			Proxy:                 nil,
-			TLSHandshakeTimeout:   10 * time.Second,
-			ResponseHeaderTimeout: httpTimeout,
-			MaxIdleConnsPerHost:   8,
-			IdleConnTimeout:       30 * time.Second,
-		},
-	}
+	h := &HTTPHandler{guard: guard, client: guard.Client(httpTimeout)}
+	h.client.Timeout = httpTimeout
 	return h, nil
 }
 
 // Close ends idle connections.
 func (h *HTTPHandler) Close() { h.client.CloseIdleConnections() }
 
-var errNotAllowed = errors.New("the host is not on the allow list (MINIASYNQ_HTTP_ALLOW)")
-
-// NotAllowedError is an address that jobs may not reach.
-type NotAllowedError struct{ Host string }
-
-func (e *NotAllowedError) Error() string {
-	return fmt.Sprintf("%s resolves to an address that jobs may not reach", e.Host)
-}
-
-// entry returns the allow-list entry for a host and port.
-func (h *HTTPHandler) entry(host, port string) (allowEntry, bool) {
-	i := slices.IndexFunc(h.allow, func(e allowEntry) bool {
-		return e.host == strings.ToLower(host) && (e.port == "" || e.port == port)
-	})
-	if i < 0 {
-		return allowEntry{}, false
-	}
-	return h.allow[i], true
-}
-
-func (h *HTTPHandler) dial(ctx context.Context, network, address string) (net.Conn, error) {
-	host, port, err := net.SplitHostPort(address)
-	if err != nil {
-		return nil, err
-	}
-	entry, ok := h.entry(host, port)
-	if !ok {
-		return nil, errNotAllowed
-	}
-	dialer := net.Dialer{
-		Timeout: 10 * time.Second,
-		// Control sees the resolved address, for each that is tried.
-		Control: func(_, resolved string, _ syscall.RawConn) error {
-			addr, err := netip.ParseAddrPort(resolved)
-			if err != nil {
-				return err
-			}
-			if !entry.private && !public(addr.Addr()) {
-				return &NotAllowedError{Host: host}
-			}
-			return nil
-		},
-	}
-	return dialer.DialContext(ctx, network, address)
-}
-
-// special are networks that are reachable and yet not the internet: RFC 6890 and the metadata services of clouds.
-var special = []netip.Prefix{
-	netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("192.0.0.0/24"),
-	netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("198.18.0.0/15"), netip.MustParsePrefix("198.51.100.0/24"),
-	netip.MustParsePrefix("203.0.113.0/24"), netip.MustParsePrefix("240.0.0.0/4"), netip.MustParsePrefix("64:ff9b::/96"),
-	netip.MustParsePrefix("64:ff9b:1::/48"), netip.MustParsePrefix("2001::/23"), netip.MustParsePrefix("2001:db8::/32"),
-	netip.MustParsePrefix("2002::/16"), netip.MustParsePrefix("168.63.129.16/32"), netip.MustParsePrefix("fec0::/10"),
-	netip.MustParsePrefix("::/96"),
-}
-
-// public tells whether an address is one of the internet.
-func public(addr netip.Addr) bool {
-	addr = addr.Unmap()
-	if !addr.IsGlobalUnicast() || addr.IsPrivate() {
-		return false
-	}
-	return !slices.ContainsFunc(special, func(p netip.Prefix) bool { return p.Contains(addr) })
-}
+var errNotAllowed = fmt.Errorf("%w (MINIASYNQ_HTTP_ALLOW)", events.ErrNotListed)
 
 // Handle makes the call.
 func (h *HTTPHandler) Handle(ctx context.Context, job *jobs.Claimed) error {
@@ -172,13 +77,13 @@ func (h *HTTPHandler) Handle(ctx context.Context, job *jobs.Claimed) error {
 	}
 	answer, err := h.client.Do(request)
 	if err != nil {
-		var refused *NotAllowedError
+		var refused *events.NotAllowedError
 		// The library's error holds the whole address, of which parts may be secret.
 		var inURL *url.Error
 		if errors.As(err, &inURL) {
 			err = fmt.Errorf("call %s: %w", request.URL.Host, inURL.Err)
 		}
-		if errors.As(err, &refused) || errors.Is(err, errNotAllowed) {
+		if errors.As(err, &refused) || errors.Is(err, events.ErrNotListed) {
 			return jobs.NonRetryable(err)
 		}
 		return err
@@ -237,7 +142,7 @@ func (h *HTTPHandler) request(ctx context.Context, job *jobs.Claimed) (*http.Req
 	if port == "" {
 		port = map[string]string{"http": "80", "https": "443"}[target.Scheme]
 	}
-	if _, ok := h.entry(target.Hostname(), port); !ok {
+	if !h.guard.Listed(target.Hostname(), port) {
 		return nil, errNotAllowed
 	}
 	if call.Method == "" {
