@@ -89,6 +89,7 @@ var budget = map[string][]string{
 	"github.com/gorilla/websocket": {"hub", "clients/go", "internal/client"},
 
 	"github.com/jackc/pgxlisten":                 {"events"},
+	"github.com/standard-webhooks":               {"events"}, // signs what webhooks send; no dependencies
 	"github.com/pressly/goose/v3":                {"migrations"},
 	"github.com/fergusstrange/embedded-postgres": {"internal/pgembed"},
 	"github.com/spf13/cobra":                     {"internal/cli"},

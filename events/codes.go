@@ -41,6 +41,8 @@ var builtin = func() codebook {
 		130: {event: "key.revoked"},
 		131: {event: "operation.progress"},
 		132: {event: "operation.finished"},
+		140: {event: "webhook.updated"},
+		141: {event: "webhook.disabled"},
 	}
 	for _, s := range jobs.Steps() {
 		book[s.Code] = meaning{s.Event, s.From, s.To}

@@ -2,6 +2,7 @@ package events
 
 import (
 	"context"
+	"net"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -85,4 +86,12 @@ func (m *Metrics) WaitingRecords() int {
 func Codes(ctx context.Context, db jobs.DB) (compiled, stored any, err error) {
 	book, err := readCodes(ctx, db)
 	return builtin, book, err
+}
+
+// ResolveWith replaces how a guard looks names up.
+func (g *Guard) ResolveWith(r *net.Resolver) { g.resolver = r }
+
+// SignWebhook is the header of a delivery.
+func SignWebhook(id string, at time.Time, body, secret, previous []byte) (string, error) {
+	return post{id: id, body: body, secret: secret, previous: previous}.sign(at)
 }

@@ -34,6 +34,7 @@ type options struct {
 	noListener bool
 	noPacer    bool
 	listenDSN  string
+	wire       func(*events.Stream) // before it runs
 }
 
 // follow starts one; it is stopped when the test ends, or by stop.
@@ -65,6 +66,9 @@ func follow(t testing.TB, dsn string, o options) *follower {
 		defer f.mu.Unlock()
 		f.seen = append(f.seen, batch...)
 	}}})
+	if o.wire != nil {
+		o.wire(f.Stream)
+	}
 	f.listener = events.NewListener(events.ListenerConfig{
 		Connect: connect(o.listenDSN), DB: pool, Quiet: 300 * time.Millisecond, Echo: 300 * time.Millisecond,
 		Heard:  func(n events.Note) { f.pacer.Hear(n); f.Stream.Heard(n) },

@@ -79,8 +79,8 @@ func isRefusal(err error) bool {
 	var version *VersionError
 	var over *OperationOverError
 	var refused *ValidationError
-	return errors.Is(err, ErrNotFound) || errors.As(err, &transition) || errors.As(err, &version) || errors.As(err, &over) ||
-		errors.As(err, &refused)
+	return errors.Is(err, ErrNotFound) || errors.Is(err, ErrWrongEpoch) || errors.As(err, &transition) ||
+		errors.As(err, &version) || errors.As(err, &over) || errors.As(err, &refused)
 }
 
 // SQLSTATEs that this package branches on; appendix A of PostgreSQL's manual.
