@@ -124,6 +124,18 @@ func TestEveryRouteHasAPolicyAndKeepsIt(t *testing.T) {
 		"DELETE /api/v1/admin/consumers/:name":     {operate, 404},
 		"POST /api/v1/admin/consumers/:name/reset": {operate, 415},
 
+		"GET /api/v1/admin/webhooks":                    {admin, 200},
+		"POST /api/v1/admin/webhooks":                   {admin, 415},
+		"GET /api/v1/admin/webhooks/:id":                {admin, 404},
+		"PATCH /api/v1/admin/webhooks/:id":              {admin, 428},
+		"DELETE /api/v1/admin/webhooks/:id":             {admin, 404},
+		"POST /api/v1/admin/webhooks/:id/test":          {admin, 404},
+		"POST /api/v1/admin/webhooks/:id/rotate-secret": {admin, 404},
+		"GET /api/v1/admin/webhooks/:id/deliveries":     {admin, 404},
+		"POST /api/v1/admin/webhooks/:id/pause":         {operate, 404},
+		"POST /api/v1/admin/webhooks/:id/resume":        {operate, 404},
+		"POST /api/v1/admin/webhooks/:id/replay":        {operate, 415},
+
 		"POST /api/v1/admin/operations":            {operate, 415},
 		"POST /api/v1/admin/operations/:id/cancel": {operate, 404},
 		"GET /api/v1/operations":                   {read, 200},

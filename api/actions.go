@@ -24,6 +24,8 @@ type actionBody struct {
 
 	overlap      time.Duration // rotation of a key
 	overlapGiven bool
+
+	after, untilCursor string // webhooks: positions of the stream
 }
 
 // readAction reads the body of an action, if there is one. known names the fields beside reason.
@@ -66,8 +68,12 @@ func decodeAction(raw []byte, known ...string) (a actionBody, err error) {
 					v.refuse("conflict", "until or for, not both")
 				}
 			}
+		case "after":
+			a.after = cursorText(v)
 		case "until":
-			if text, ok := v.text(); ok {
+			if takes("after") {
+				a.untilCursor = cursorText(v)
+			} else if text, ok := v.text(); ok {
 				at, ok := parseTime(text)
 				switch {
 				case !ok || at.Year() < 1:
@@ -85,6 +91,15 @@ func decodeAction(raw []byte, known ...string) (a actionBody, err error) {
 		return true
 	})
 	return a, err
+}
+
+// cursorText reads what may be a position of the stream; whether it is one, the stream says.
+func cursorText(v value) string {
+	s, ok := v.text()
+	if ok && s == "" {
+		v.refuse("invalid_value", "a cursor, earliest or latest")
+	}
+	return s
 }
 
 // act does what the actions on one thing share: its id, which find reads, no query, body, deadline.

@@ -25,6 +25,7 @@ type Config struct {
 	Inserter *jobs.Inserter  // Required.
 	Stream   *events.Stream  // Required.
 	Readers  *events.Readers // of the same stream; nil: GET /events is 404. They run beside the server.
+	Webhooks Webhooks        // outgoing ones; nil: 404. They run beside the server.
 	Overview Overview        // nil: queues have no numbers, statistics are empty
 	Work     Work            // remote workers; nil: 404
 	Hub      http.Handler    // GET /ws; nil: 404. It finds the caller with PrincipalOf.

@@ -89,7 +89,7 @@ func problemOf(err error) *problem {
 		return refuse(invalidTransition, fmt.Sprintf("%s is not possible for a job that is %s", transition.Action, transition.Status)).
 			with("job_status", transition.Status).with("allowed_actions", actionsOf(transition.Status))
 	case errors.As(err, &version):
-		return refuse(versionConflict, "the job was changed since that version").with("version", version.Version)
+		return refuse(versionConflict, "it was changed since that version").with("version", version.Version)
 	case errors.As(err, &count):
 		return refuse(countChanged, "more jobs match than expected: nothing was changed").with("matched", count.Matched)
 	case errors.As(err, &busy):

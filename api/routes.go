@@ -114,6 +114,21 @@ func (s *Server) policy() []route {
 			route{post, prefix + "/consumers/:name/ack", ScopeRead, 0, s.ackConsumer},
 		)
 	}
+	if s.config.Webhooks != nil {
+		table = append(table,
+			route{get, prefix + "/admin/webhooks", ScopeAdmin, 0, s.listWebhooks},
+			route{post, prefix + "/admin/webhooks", ScopeAdmin, 0, s.createWebhook},
+			route{get, prefix + "/admin/webhooks/:id", ScopeAdmin, 0, s.getWebhook},
+			route{http.MethodPatch, prefix + "/admin/webhooks/:id", ScopeAdmin, 0, s.patchWebhook},
+			route{del, prefix + "/admin/webhooks/:id", ScopeAdmin, 0, s.deleteWebhook},
+			route{post, prefix + "/admin/webhooks/:id/test", ScopeAdmin, 0, s.testWebhook},
+			route{post, prefix + "/admin/webhooks/:id/rotate-secret", ScopeAdmin, 0, s.rotateWebhookSecret},
+			route{get, prefix + "/admin/webhooks/:id/deliveries", ScopeAdmin, 0, s.listDeliveries},
+			route{post, prefix + "/admin/webhooks/:id/pause", ScopeOperate, ofAllQueues, s.pauseWebhook},
+			route{post, prefix + "/admin/webhooks/:id/resume", ScopeOperate, ofAllQueues, s.resumeWebhook},
+			route{post, prefix + "/admin/webhooks/:id/replay", ScopeOperate, ofAllQueues, s.replayWebhook},
+		)
+	}
 	if s.config.Gatherer != nil {
 		table = append(table, route{get, prefix + "/metrics", ScopeRead, ofAllQueues, s.metricsHandler()})
 	}
@@ -196,7 +211,7 @@ func (s *Server) admit(c *gin.Context, r route) error {
 		return refuse(forbidden, "the credential lacks a scope").with("required_scope", r.scope)
 	}
 	if r.flags&ofAllQueues != 0 && p.queues != nil {
-		return refuse(forbidden, "a key that is held to some queues may not read what is of all")
+		return refuse(forbidden, "a key that is held to some queues may not use what is of all")
 	}
 	if r.flags&opensSocket != 0 {
 		c.Request = c.Request.WithContext(forMounted(c.Request.Context(), known))

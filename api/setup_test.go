@@ -103,6 +103,14 @@ func setupOn(t testing.TB, dsn string, change ...func(*api.Config)) *door {
 	}
 	config.Readers, err = events.NewReaders(events.ReadersConfig{Stream: d.stream})
 	require.NoError(t, err)
+	guard, err := events.NewGuard([]string{"127.0.0.1"}, true)
+	require.NoError(t, err)
+	hooks, err := events.NewWebhooks(events.WebhooksConfig{
+		DB: pool, Readers: config.Readers, Guard: guard, Node: uuid.NewString(), Timeout: time.Second,
+	})
+	require.NoError(t, err)
+	d.stream.Tap(hooks.Fold)
+	config.Webhooks = hooks
 	for _, fn := range change {
 		fn(&config)
 	}
@@ -112,7 +120,7 @@ func setupOn(t testing.TB, dsn string, change ...func(*api.Config)) *door {
 	d.routes = routesOf(d.server, config.BasePath)
 
 	var running sync.WaitGroup
-	services := []func(context.Context) error{d.stream.Run, pacer.Run, listener.Run, inserter.Run, overview.Run, config.Readers.Run, d.server.Run, d.dispatch.Run}
+	services := []func(context.Context) error{d.stream.Run, pacer.Run, listener.Run, inserter.Run, overview.Run, config.Readers.Run, hooks.Run, d.server.Run, d.dispatch.Run}
 	for _, run := range services {
 		running.Go(func() { _ = run(ctx) })
 	}

@@ -85,6 +85,9 @@ func (w *wild) furnish() {
 	w.ids = append(w.ids, job.ID.String(), d.enqueue(`{"queue":"wild","delay":"1h"}`), d.dead("wild-dead"), d.completed("wild-done", `[1]`),
 		d.post("/workers", `{"name":"wild","queues":{"wild":1}}`).is(http.StatusCreated).text("id"),
 		d.post("/admin/keys", `{"name":"wild","role":"viewer"}`, asAdmin).is(http.StatusCreated).text("id"))
+	if id, ok := d.post("/admin/webhooks", `{"url":"http://127.0.0.1:9/"}`, asAdmin).object()["id"].(string); ok { // there is room for a hundred
+		w.ids = append(w.ids, id, id)
+	}
 	w.fences = append(w.fences, job.Fence)
 	w.ids, w.fences = w.ids[max(0, len(w.ids)-40):], w.fences[max(0, len(w.fences)-8):]
 }

@@ -150,6 +150,9 @@ func (l *labelCap) value(s string) string {
 	return s
 }
 
+// Overflow counts the values of a label of somebody else beyond those that are told apart.
+func (m *Metrics) Overflow(label string) prometheus.Counter { return m.overflow.WithLabelValues(label) }
+
 // Published takes a tick of this node: PacerConfig.Published calls it. It never blocks.
 func (m *Metrics) Published(t Tick) {
 	m.mu.Lock()

@@ -16,6 +16,7 @@ const (
 	stepDeadline    = 10 * time.Minute   // of one step: the ticks of days may have to go
 	keepWorkers     = 24 * time.Hour     // how long a remote worker that is silent is remembered
 	keepAudit       = 400 * 24 * time.Hour
+	keepDeliveries  = 7 * 24 * time.Hour  // of webhooks, that were given up
 	keepOperations  = 30 * 24 * time.Hour // after their end
 	atOnce          = 5000                // rows deleted in one statement
 )
@@ -75,6 +76,9 @@ func (e *Engine) house(ctx context.Context) error {
 		}),
 		bounded(ctx, func(ctx context.Context) error {
 			return inPortions(func() (int64, error) { return jobs.DropWorkers(ctx, e.keeper, keepWorkers, atOnce) })
+		}),
+		bounded(ctx, func(ctx context.Context) error {
+			return inPortions(func() (int64, error) { return jobs.ForgetDeliveries(ctx, e.keeper, keepDeliveries, atOnce) })
 		}),
 		bounded(ctx, func(ctx context.Context) error {
 			return inPortions(func() (int64, error) { return jobs.ForgetLogins(ctx, e.keeper, atOnce) })

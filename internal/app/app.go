@@ -21,9 +21,9 @@ import (
 	"github.com/mini-asynq/mini-asynq/workers"
 )
 
-// closeLimit bounds each of the other steps of a stop: three of them and the engine's own stay below the grace and two
+// closeLimit bounds each of the other steps of a stop: four of them and the engine's own stay below the grace and two
 // seconds.
-const closeLimit = 150 * time.Millisecond
+const closeLimit = 130 * time.Millisecond
 
 // Run runs a node until ctx ends, and stops it in order. It returns nil after an ordered stop.
 func Run(ctx context.Context, config Config) (err error) {
@@ -85,6 +85,7 @@ type node struct {
 	metrics  *events.Metrics
 	demo     bool
 	readers  *events.Readers
+	webhooks *events.Webhooks
 	hub      *hub.Hub
 	api      *api.Server
 }
@@ -123,6 +124,9 @@ func (n *node) wire(documentedPassword bool) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := n.wireWebhooks(metrics); err != nil {
+		return err
+	}
 	n.hub, err = hub.New(hub.Config{
 		Principal: func(r *http.Request) hub.Caller {
 			caller, _ := api.PrincipalOf(r)
@@ -153,7 +157,7 @@ func (n *node) wire(documentedPassword bool) (err error) {
 	}
 	n.api, err = api.New(api.Config{
 		DB: n.engine.Door, Inserter: n.engine.Inserter, Stream: n.engine.Stream, Overview: n.overview,
-		Readers: n.readers, Work: n.engine.Dispatcher, Retry: c.Retry, Timeout: c.JobTimeout,
+		Readers: n.readers, Webhooks: n.webhooks, Work: n.engine.Dispatcher, Retry: c.Retry, Timeout: c.JobTimeout,
 		Hub: n.hub, Web: web.Handler(c.BasePath, c.Dev), Gatherer: metrics, Registerer: metrics,
 		Health: n.health, Log: c.Log.With().Str("component", "api").Logger(),
 		BasePath: c.BasePath, GinMode: c.GinMode, Bind: c.Bind, BindIsLoopback: c.loopback(),
@@ -163,6 +167,23 @@ func (n *node) wire(documentedPassword bool) (err error) {
 		Version: c.Version, Commit: c.Commit, Node: n.engine.Node, Environment: c.Environment,
 	})
 	return err
+}
+
+// wireWebhooks makes what sends events to webhooks.
+func (n *node) wireWebhooks(metrics prometheus.Registerer) error {
+	guard, err := events.NewGuard(n.config.WebhookAllow, true)
+	if err != nil {
+		return fmt.Errorf("MINIASYNQ_WEBHOOK_ALLOW: %w", err)
+	}
+	n.webhooks, err = events.NewWebhooks(events.WebhooksConfig{
+		DB: n.engine.Door, Readers: n.readers, Guard: guard, Node: n.engine.Node, Overflow: n.metrics.Overflow("name"),
+		Log: n.config.Log.With().Str("component", "webhooks").Str("node", n.engine.Node).Logger(),
+	})
+	if err != nil {
+		return err
+	}
+	n.engine.Stream.Tap(n.webhooks.Fold)
+	return metrics.Register(n.webhooks)
 }
 
 // slots tells how many slots of this node serve a queue.
@@ -202,7 +223,7 @@ func (n *node) run(ctx context.Context, down *stops) error {
 	parts, endParts := context.WithCancelCause(context.WithoutCancel(ctx))
 	working, endWork := context.WithCancel(parts)
 	var wg sync.WaitGroup
-	failed := make(chan error, 7) // capacity: one for each part
+	failed := make(chan error, 8) // capacity: one for each part
 	start := func(ctx context.Context, name string, run func(context.Context) error) {
 		// Ends when its context does; the step "parts" or "engine" waits for it.
 		wg.Go(func() {
@@ -221,6 +242,12 @@ func (n *node) run(ctx context.Context, down *stops) error {
 	}
 	start(parts, "overview", n.overview.Run)
 	start(parts, "readers", n.readers.Run)
+	hooks, endHooks := context.WithCancel(parts)
+	hooksDone := make(chan struct{})
+	start(hooks, "webhooks", func(ctx context.Context) error {
+		defer close(hooksDone)
+		return n.webhooks.Run(ctx)
+	})
 	start(parts, "hub", n.hub.Run)
 	start(parts, "api", n.api.Run)
 	server := n.api.HTTPServer()
@@ -248,6 +275,11 @@ func (n *node) run(ctx context.Context, down *stops) error {
 	down.push("engine", n.engine.StopLimit()+50*time.Millisecond, func(context.Context) error {
 		endWork()
 		<-engineDone
+		return nil
+	})
+	down.push("webhooks", closeLimit, func(context.Context) error {
+		endHooks() // while the database can still be told that other nodes may have them
+		<-hooksDone
 		return nil
 	})
 	down.push("doors", closeLimit, func(ctx context.Context) error {

@@ -37,6 +37,7 @@ type Config struct {
 	Retry        jobs.RetryPolicy
 	Settings     jobs.Settings
 	HTTPAllow    []string
+	WebhookAllow []string
 	DemoHandlers string // true, false; "": in development and on the private PostgreSQL
 
 	KeepDone, KeepDead, KeepEvents time.Duration

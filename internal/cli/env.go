@@ -55,6 +55,7 @@ type Environment struct {
 	WorkerQueues    Weights  `env:"MINIASYNQ_WORKER_QUEUES" envDefault:"*" help:"queues to work for, with weights: critical:6,*:1"`
 	DemoHandlers    string   `env:"MINIASYNQ_DEMO_HANDLERS" help:"true or false: handlers for kinds without one"`
 	HTTPAllow       []string `env:"MINIASYNQ_HTTP_ALLOW" help:"hosts that jobs of kind http may call"`
+	WebhookAllow    []string `env:"MINIASYNQ_WEBHOOK_ALLOW" help:"hosts that webhooks may lead to beside public ones on https"`
 	JobTimeout      Duration `env:"MINIASYNQ_JOB_TIMEOUT" envDefault:"30m" help:"longest run of an attempt"`
 	ShutdownGrace   Duration `env:"MINIASYNQ_SHUTDOWN_GRACE" envDefault:"30s" help:"how long handlers may take at the stop"`
 	MaxPayload      Bytes    `env:"MINIASYNQ_MAX_PAYLOAD" envDefault:"256KiB" help:"of a job, at most 4MiB"`

@@ -115,7 +115,7 @@ func AppConfig(env Environment) (app.Config, error) {
 		GinMode: env.GinMode, AdminUser: env.AdminUser, AdminPassword: env.AdminPassword, Dev: env.Dev,
 		Anonymous: anonymous(env.Anonymous), AllowedHosts: env.AllowedHosts, CORSOrigins: env.CORSOrigins,
 		TrustedProxies: proxies, Environment: env.EnvironmentName,
-		Slots: env.WorkerPoolSize, Queues: env.WorkerQueues, Retry: retry, HTTPAllow: env.HTTPAllow, DemoHandlers: demo,
+		Slots: env.WorkerPoolSize, Queues: env.WorkerQueues, Retry: retry, HTTPAllow: env.HTTPAllow, WebhookAllow: env.WebhookAllow, DemoHandlers: demo,
 		Lease:          span("VISIBILITY_TIMEOUT", env.VisibilityTimeout, 300*time.Millisecond, 24*time.Hour),
 		JobTimeout:     span("MINIASYNQ_JOB_TIMEOUT", env.JobTimeout, jobs.MinTimeout, jobs.MaxTimeout),
 		Grace:          span("MINIASYNQ_SHUTDOWN_GRACE", env.ShutdownGrace, 0, time.Hour),
