@@ -156,7 +156,7 @@ func (p post) send(ctx context.Context, client *http.Client, timeout time.Durati
 	if err != nil {
 		return verdict{untried: ctx.Err() != nil, detail: callFault(err, request.URL.Host, timeout)}
 	}
-	defer answer.Body.Close()                                                   //nolint:errcheck // it was only read
+	defer answer.Body.Close()
 	_, _ = io.Copy(io.Discard, io.LimitReader(answer.Body, webhookAnswerLimit)) // what it says, or fails to say, changes nothing
 	v := verdict{
 		status: answer.StatusCode, delivered: answer.StatusCode >= 200 && answer.StatusCode < 300,

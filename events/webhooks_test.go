@@ -10,11 +10,13 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 	"github.com/stretchr/testify/require"
 
@@ -632,4 +634,112 @@ func TestTestSendsAnEventAndMovesNothing(t *testing.T) {
 	_, err = jobs.ResumeWebhook(t.Context(), h.pool, id, 0, 0, act)
 	require.NoError(t, err)
 	pgtest.Eventually(t, 10*time.Second, "what came during the pause arrives", func() bool { return whole(r.got()[1:], 1) })
+}
+
+// A gap is never silent: a webhook whose next events are gone, or whose history is another one, is disabled and says so.
+func TestWebhookThatWouldLeaveAGapIsDisabled(t *testing.T) {
+	h := setupHooks(t)
+	r := newReceiver(t)
+	n := h.start("a", nil)
+	id := h.hook(n, r.URL, ofJobs)
+	h.db.Exec(t, `UPDATE mini_asynq.webhooks SET epoch = epoch - 1, version = version + 1`)
+	h.work("q", 1)
+	pgtest.Eventually(t, 20*time.Second, "it is disabled", func() bool { return h.get(id).DisabledReason == jobs.WebhookEpochChanged })
+	require.Empty(t, r.got())
+	head, err := n.stream.Head()
+	require.NoError(t, err)
+	_, err = jobs.ResumeWebhook(t.Context(), h.pool, id, head.Epoch, 0, act)
+	require.NoError(t, err)
+	pgtest.Eventually(t, 20*time.Second, "it begins where it was told to", func() bool { return whole(r.got(), 1) })
+
+	_, err = jobs.PauseWebhook(t.Context(), h.pool, id, act)
+	require.NoError(t, err)
+	pgtest.Eventually(t, 10*time.Second, "the node has let go of it", func() bool {
+		return pgtest.One[bool](t, h.db, `SELECT holder IS NULL FROM mini_asynq.webhooks`)
+	})
+	stands := h.get(id).Seq
+	h.work("q", 1)
+	pgtest.Eventually(t, 10*time.Second, "the events are read", func() bool {
+		at, err := n.stream.Head()
+		return err == nil && at.Seq >= stands+3
+	})
+	h.db.Exec(t, `UPDATE mini_asynq.epochs SET floor_seq = $1`, stands+2)
+	n.stream.Missed()
+	pgtest.Eventually(t, 10*time.Second, "the node knows", func() bool { return n.stream.Floor().Seq > stands })
+	_, err = jobs.ResumeWebhook(t.Context(), h.pool, id, 0, 0, act)
+	require.NoError(t, err)
+	pgtest.Eventually(t, 20*time.Second, "it is disabled", func() bool { return h.get(id).DisabledReason == jobs.WebhookExpired })
+}
+
+// Nobody asks the database for a webhook that has nothing to do, and one that is for others is no reason to.
+func TestIdleWebhookCostsNoStatement(t *testing.T) {
+	h := setupHooks(t)
+	r := newReceiver(t)
+	proxy := pgtest.NewProxy(t, h.db.DSN())
+	var asked atomic.Int64
+	proxy.OnClientMessage(func(kind byte, _ []byte) pgtest.Action {
+		if kind == 'P' || kind == 'B' || kind == 'Q' {
+			asked.Add(1)
+		}
+		return pgtest.Forward
+	})
+	n := h.startOn("a", proxy.DSN(h.db.DSN()), nil)
+	h.hook(n, r.URL, map[string][]string{"queues": {"mine"}, "types": {"job.*"}})
+	h.work("mine", 1)
+	pgtest.Eventually(t, 10*time.Second, "it has sent, and rests", func() bool {
+		return whole(r.got(), 1) && pgtest.One[bool](t, h.db, `SELECT holder IS NULL FROM mini_asynq.webhooks`)
+	})
+	// The node looks once more after it has let go; nothing tells when that is over but that nothing comes.
+	before, since := asked.Load(), time.Now()
+	pgtest.Eventually(t, 10*time.Second, "the last look is over", func() bool {
+		if now := asked.Load(); now != before {
+			before, since = now, time.Now()
+		}
+		return time.Since(since) > 300*time.Millisecond
+	})
+	for range 10 { // ten ticks, all for others
+		h.work("others", 1)
+	}
+	head := pgtest.One[int64](t, h.db, `SELECT sum(n) FROM mini_asynq.outbox`)
+	pgtest.Eventually(t, 10*time.Second, "they are read", func() bool {
+		at, err := n.stream.Head()
+		return err == nil && at.Seq >= head
+	})
+	require.Equal(t, before, asked.Load())
+	h.work("mine", 1)
+	pgtest.Eventually(t, 10*time.Second, "its own wake it", func() bool { return whole(r.got(), 2) })
+	require.Greater(t, asked.Load(), before)
+}
+
+func TestWebhookMetrics(t *testing.T) {
+	h := setupHooks(t)
+	r := newReceiver(t)
+	n := h.start("a", nil)
+	id := h.hook(n, r.URL, ofJobs)
+	r.answers(refusing(http.StatusInternalServerError))
+	h.work("q", 1)
+	pgtest.Eventually(t, 10*time.Second, "one was given up", func() bool { return h.get(id).Failed > 0 })
+	r.answers(nil)
+	pgtest.Eventually(t, 10*time.Second, "the rest arrives, or is given up", func() bool {
+		w := h.get(id)
+		return w.Failed+w.Delivered == 3
+	})
+	registry := prometheus.NewPedanticRegistry()
+	require.NoError(t, registry.Register(n.Webhooks))
+	families, err := registry.Gather()
+	require.NoError(t, err)
+	sums := make(map[string]float64)
+	for _, family := range families {
+		if family.GetName() != "miniasynq_webhook_deliveries_total" {
+			continue
+		}
+		for _, m := range family.GetMetric() {
+			require.Equal(t, id.String(), m.GetLabel()[0].GetValue())
+			sums[m.GetLabel()[1].GetValue()] = m.GetCounter().GetValue()
+		}
+	}
+	w := h.get(id)
+	require.InDelta(t, w.Delivered, sums["delivered"], 0)
+	require.InDelta(t, w.Failed, sums["failed"], 0)
+	require.GreaterOrEqual(t, sums["retried"], 9*sums["failed"])
 }

@@ -118,8 +118,8 @@ type WebhookWatch struct {
 func WatchWebhooks(ctx context.Context, db DB) ([]WebhookWatch, error) {
 	rows, err := db.Query(ctx, `
 		SELECT w.id, w.filter, greatest(coalesce(w.held_until - clock_timestamp(), '0'), '0'),
-		       coalesce(greatest((SELECT min(d.due_at) FROM mini_asynq.webhook_deliveries d
-		                           WHERE d.webhook_id = w.id AND d.state = 'parked') - clock_timestamp(), '0'), '-1s')
+		       coalesce((SELECT greatest(min(d.due_at) - clock_timestamp(), '0') FROM mini_asynq.webhook_deliveries d
+		                  WHERE d.webhook_id = w.id AND d.state = 'parked' HAVING count(*) > 0), '-1s') -- greatest passes over nulls
 		  FROM mini_asynq.webhooks w
 		 WHERE w.enabled
 		 ORDER BY w.id`)
