@@ -28,7 +28,7 @@ func BenchmarkIdleSocket(b *testing.B) {
 		before := used()
 		conns := make([]net.Conn, sockets)
 		for i := range conns {
-			conn, _ := quietSocket(b, address, "queues=nothing")
+			conn, _ := quietSocket(b, address, "queues=nothing", 1024)
 			conns[i] = conn
 		}
 		for range conns {
@@ -43,13 +43,13 @@ func BenchmarkIdleSocket(b *testing.B) {
 }
 
 // quietSocket opens a socket without a library and without a goroutine.
-func quietSocket(b testing.TB, address, query string, headers ...string) (net.Conn, *bufio.Reader) {
+func quietSocket(b testing.TB, address, query string, buffer int, headers ...string) (net.Conn, *bufio.Reader) {
 	conn, err := net.Dial("tcp", address)
 	require.NoError(b, err)
 	_, err = io.WriteString(conn, "GET /api/v1/ws?"+query+" HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
 		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"+strings.Join(append(headers, "\r\n"), "\r\n"))
 	require.NoError(b, err)
-	in := bufio.NewReaderSize(conn, 1024)
+	in := bufio.NewReaderSize(conn, buffer)
 	response, err := http.ReadResponse(in, nil)
 	require.NoError(b, err)
 	require.Equal(b, http.StatusSwitchingProtocols, response.StatusCode)

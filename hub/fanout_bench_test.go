@@ -45,7 +45,7 @@ func (c *crowd) join(address, query, protocol, first string, looks bool) {
 	if protocol != "" {
 		headers = []string{"Sec-WebSocket-Protocol: " + protocol}
 	}
-	conn, in := quietSocket(c.b, address, query, headers...)
+	conn, in := quietSocket(c.b, address, query, 16<<10, headers...)
 	if first != "" {
 		_, err := conn.Write(masked(0x80|text, []byte(first)))
 		require.NoError(c.b, err)
@@ -112,6 +112,14 @@ func frameLength(in *bufio.Reader) (int, error) {
 	}
 }
 
+// settle returns when nothing has come for a while.
+func (c *crowd) settle() {
+	for before := int64(-1); before != c.frames.Load(); {
+		before = c.frames.Load()
+		<-time.After(200 * time.Millisecond)
+	}
+}
+
 func (c *crowd) leave() {
 	for _, conn := range c.conns {
 		_ = conn.Close()
@@ -169,6 +177,7 @@ func BenchmarkFanOutViews(b *testing.B) {
 			c.join(strings.TrimPrefix(d.server.URL, "http://"), "", "miniasynq.v1", `{"t":"sub","id":"s","class":"view"}`, i%50 == 0)
 		}
 		d.load(b, 200, 10, 8*time.Second)
+		c.settle()
 		b.ReportMetric(float64(memoryInUse()-before)/sockets/1024, "KiB/socket")
 		d.stop()
 		c.leave()
