@@ -20,6 +20,8 @@ type Filter struct {
 
 	bound  bool
 	within []string // when bound: the only queues that exist for the reader
+
+	webhook uuid.UUID // what is about this one gets through, whatever the rest says; zero: none
 }
 
 // filterFields are the fields of a filter, in every door's spelling.
@@ -53,6 +55,9 @@ func (f *Filter) Match(e *Event) bool {
 	if f == nil {
 		return true
 	}
+	if f.webhook != uuid.Nil && f.webhook == webhookOf(e) {
+		return true
+	}
 	if f.bound && !f.visible(e) {
 		return false
 	}
@@ -84,6 +89,13 @@ func (f *Filter) Within(queues []string) *Filter {
 	}
 	bound.bound, bound.within = true, slices.Clone(queues)
 	return &bound
+}
+
+// withWebhook returns the filter for the reader of a webhook, which has to hear of other settings too.
+func (f *Filter) withWebhook(id uuid.UUID) *Filter {
+	with := *f
+	with.webhook = id
+	return &with
 }
 
 // FilterError names the field that cannot be read. Its text is for the client.

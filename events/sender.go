@@ -17,6 +17,7 @@ const (
 	sendersAtOnce  = 8    // deliveries of a webhook under way
 	maxParkedRows  = 1000 // after that the cursor stops
 	aheadOfCursor  = 256  // events that may be on their way, sent or not
+	maxUnsettled   = 8192 // events behind one that is slow: so many are sent again if the node dies
 	writeEvery     = time.Second
 	writeDeadline  = 10 * time.Second
 	writeRetry     = time.Second
@@ -42,6 +43,11 @@ type sender struct {
 	drain   chan struct{} // closed by the manager: the settings have changed, end in order
 	parked  bool          // the reader rests at the head
 
+	// Other settings hold for the events after the one that tells of them: there the live source stops until a write has
+	// shown that this hold has them already.
+	barrier Position // zero: it does not stand
+	passed  Position // of the last one
+
 	nextDue    time.Time // when a parked item is due; zero: none is
 	leaseUntil time.Time
 	wroteAt    time.Time
@@ -54,6 +60,7 @@ type sender struct {
 	arrived, given int64
 	troubled       bool
 	disable        string
+	draining       bool // the settings have changed: what is under way ends, and nothing begins
 	over           bool // it has ended: released, lost, disabled
 }
 
@@ -70,7 +77,7 @@ func newSender(w *Webhooks, hold *jobs.HeldWebhook, claimedAt time.Time, drain c
 	s := &sender{
 		config: &w.config, hold: hold, counts: w.counts.of(hold.ID), filter: filter, book: newBook(),
 		log:     w.config.Log.With().Str("webhook", hold.ID.String()).Logger(),
-		reader:  w.config.Readers.Reader(filter),
+		reader:  w.config.Readers.Reader(filter.withWebhook(hold.ID)),
 		results: make(chan result, sendersAtOnce), drain: drain,
 		live:       source{read: Position{hold.Epoch, hold.Seq}},
 		leaseUntil: claimedAt.Add(w.config.Lease), wroteAt: claimedAt,
@@ -87,7 +94,7 @@ func newSender(w *Webhooks, hold *jobs.HeldWebhook, claimedAt time.Time, drain c
 		if time.Now().Before(previousUntil) {
 			p.previous = hold.Previous
 		}
-		return p.send(ctx, w.client, w.config.Timeout)
+		return w.call(ctx, p)
 	}
 	for _, row := range hold.Rows {
 		at := Position{row.Epoch, row.Seq}
@@ -119,13 +126,13 @@ func (s *sender) run(ctx context.Context) Position {
 	defer hangUp()
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
-	drain, draining := s.drain, false
+	drain := s.drain
 	for !s.over {
 		now := time.Now()
 		if !s.nextDue.IsZero() && !now.Before(s.nextDue) {
 			s.nextDue = s.book.rouse(now)
 		}
-		if !draining && s.disable == "" {
+		if !s.ending() {
 			s.fill(ctx)
 			for s.startOne(calls) {
 			}
@@ -134,9 +141,7 @@ func (s *sender) run(ctx context.Context) Position {
 			s.busyAt = time.Now()
 		}
 		switch {
-		case (s.disable != "" || draining) && s.book.sending == 0:
-			s.write(ctx, true)
-		case s.idle():
+		case s.ending() && s.book.sending == 0 || s.idle():
 			s.write(ctx, true)
 		case s.mustWrite():
 			s.write(ctx, false)
@@ -145,7 +150,7 @@ func (s *sender) run(ctx context.Context) Position {
 			break
 		}
 		wait := time.Until(s.lookAgain())
-		if !draining && s.disable == "" && s.readable() {
+		if !s.ending() && s.readable() {
 			wait = 0 // there may be more
 		}
 		timer.Reset(wait)
@@ -158,7 +163,7 @@ func (s *sender) run(ctx context.Context) Position {
 		case <-s.woken():
 			s.unpark()
 		case <-drain:
-			draining, drain = true, nil
+			drain = nil // ending knows it from now on
 		case <-timer.C:
 		}
 	}
@@ -170,6 +175,20 @@ func (s *sender) run(ctx context.Context) Position {
 	}
 	return s.live.cursor()
 }
+
+// ending tells whether nothing new begins: the settings are others, or the webhook is to be disabled. What is under way may
+// still arrive, and that is worth knowing: else it would be sent twice.
+func (s *sender) ending() bool {
+	select {
+	case <-s.drain:
+		s.draining = true
+	default:
+	}
+	return s.draining || s.disable != ""
+}
+
+// barred tells whether the live source waits for a write.
+func (s *sender) barred() bool { return s.barrier != Position{} }
 
 // woken is ready when the reader has rested long enough.
 func (s *sender) woken() <-chan struct{} {
@@ -191,26 +210,34 @@ func (s *sender) fill(ctx context.Context) {
 	if s.replay != nil {
 		s.read(ctx, s.replay)
 	}
-	if !s.parked {
+	if !s.parked && !s.barred() {
 		s.read(ctx, &s.live)
 	}
 }
 
-// room is how many more events may be on their way.
-func (s *sender) room() int {
-	onWay := len(s.book.known) - s.book.rows
-	return min(maxParkedRows-s.book.rows-onWay, aheadOfCursor-onWay)
+// room is how many more events of a source may be on their way. A replay leaves half of it to what is new.
+func (s *sender) room(of *source) int {
+	of.cursor()
+	onWay := s.book.onWay()
+	room := min(maxParkedRows-s.book.rows-onWay, aheadOfCursor-onWay, maxUnsettled-len(of.pending))
+	if of.until > 0 {
+		room = min(room, aheadOfCursor/2-len(of.pending))
+	}
+	return room
 }
 
 // readable tells whether a source may hold more, and there is room for it.
 func (s *sender) readable() bool {
-	replaying := s.replay != nil && s.replay.read.Seq < s.replay.until
-	return (!s.parked || replaying) && s.room() > 0 && !time.Now().Before(s.readAt)
+	if time.Now().Before(s.readAt) {
+		return false
+	}
+	return !s.parked && !s.barred() && s.room(&s.live) > 0 ||
+		s.replay != nil && s.replay.read.Seq < s.replay.until && s.room(s.replay) > 0
 }
 
 // read takes in the next page of a source.
 func (s *sender) read(ctx context.Context, from *source) {
-	room := s.room()
+	room := s.room(from)
 	if room <= 0 || from.until > 0 && from.read.Seq >= from.until || time.Now().Before(s.readAt) {
 		return
 	}
@@ -230,11 +257,17 @@ func (s *sender) read(ctx context.Context, from *source) {
 	case err != nil:
 		s.readAt = time.Now().Add(writeRetry)
 		s.log.Debug().Err(err).Msg("the stream could not be read")
+	case len(batch) == 0 && from == s.replay:
+		s.readAt = time.Now().Add(writeRetry) // this node has not read what the webhook has come to
 	case len(batch) == 0:
-		s.parked = from == &s.live && s.reader.Park(from.read)
+		s.parked = s.reader.Park(from.read)
 	}
 	for _, e := range batch {
 		if room == 0 || from.until > 0 && e.Seq > from.until {
+			break
+		}
+		if from == &s.live && s.passed.Before(e.Position) && webhookOf(e) == s.hold.ID {
+			s.barrier = e.Position
 			break
 		}
 		from.read = e.Position
@@ -261,29 +294,31 @@ func (s *sender) startOne(ctx context.Context) bool {
 
 // deliver makes one call.
 func (s *sender) deliver(ctx context.Context, at Position, event *Event) verdict {
-	body, job, err := s.bodyOf(ctx, at, event)
-	if errors.Is(err, jobs.ErrNotFound) {
+	body, err := s.bodyOf(ctx, at, event)
+	switch {
+	case errors.Is(err, jobs.ErrNotFound):
 		return verdict{delivered: true} // somebody removed the row
-	}
-	if err == nil && s.hold.IncludePayload {
-		var payload json.RawMessage
-		if payload, err = s.payloadOf(ctx, job); err == nil {
-			body = webhookBody(body, payload)
-		}
-	}
-	if err != nil {
+	case err != nil:
 		return verdict{untried: true, detail: "the database could not be read"}
 	}
 	return s.post(ctx, "evt_"+at.String(), body)
 }
 
-func (s *sender) bodyOf(ctx context.Context, at Position, event *Event) ([]byte, uuid.UUID, error) {
-	if event != nil {
-		return event.JSON(), event.JobID, nil
-	}
+// bodyOf is the event as it is sent. One that is a row from before is read, and so is a payload.
+func (s *sender) bodyOf(ctx context.Context, at Position, event *Event) (body []byte, err error) {
 	ctx, cancel := context.WithTimeout(ctx, writeDeadline)
 	defer cancel()
-	return s.hold.Body(ctx, s.config.DB, at.Epoch, at.Seq)
+	var job uuid.UUID
+	if event != nil {
+		body, job = event.JSON(), event.JobID
+	} else if body, job, err = s.hold.Body(ctx, s.config.DB, at.Epoch, at.Seq); err != nil {
+		return nil, err
+	}
+	if !s.hold.IncludePayload {
+		return body, nil
+	}
+	payload, err := s.payloadOf(ctx, job)
+	return webhookBody(body, payload), err
 }
 
 func (s *sender) payloadOf(ctx context.Context, job uuid.UUID) (json.RawMessage, error) {
@@ -325,129 +360,3 @@ func (s *sender) take(r result) {
 	s.soon(due)
 	s.counts.retried.Add(1)
 }
-
-// unwritten tells whether something has happened since the last write.
-func (s *sender) unwritten() bool {
-	return s.arrived+s.given > 0 || s.troubled || s.live.cursor() != s.written ||
-		s.replay != nil && s.replay.cursor() != s.replayed
-}
-
-// mustWrite tells whether the time for a write has come: rows at once, the rest now and then, and before the lease is short.
-func (s *sender) mustWrite() bool {
-	now := time.Now()
-	return !now.Before(s.retryAt) && (len(s.book.changed)+len(s.book.gone) > 0 || s.replay != nil && s.replay.over() ||
-		s.unwritten() && now.Sub(s.wroteAt) >= writeEvery || now.Sub(s.wroteAt) >= s.config.Lease/3)
-}
-
-// idle tells whether nothing has to be done for so long that the hold is not worth renewing.
-func (s *sender) idle() bool {
-	now := time.Now()
-	rest := s.config.Lease / 3
-	return s.parked && s.replay == nil && s.book.sending == 0 && len(s.book.ready) == 0 && now.Sub(s.busyAt) >= rest &&
-		(s.nextDue.IsZero() || s.nextDue.Sub(now) > rest) && !now.Before(s.retryAt)
-}
-
-// lookAgain is when the loop has to go round once more, if nothing else happens.
-func (s *sender) lookAgain() time.Time {
-	next := s.wroteAt.Add(s.config.Lease / 3)
-	if s.unwritten() {
-		next = s.wroteAt.Add(writeEvery)
-	}
-	if next.Before(s.retryAt) {
-		next = s.retryAt
-	}
-	if !s.nextDue.IsZero() && s.nextDue.Before(next) {
-		next = s.nextDue
-	}
-	if s.readAt.After(time.Now()) && s.readAt.Before(next) {
-		next = s.readAt
-	}
-	return next
-}
-
-// progress is what is to be written.
-func (s *sender) progress(release bool) jobs.WebhookProgress {
-	p := jobs.WebhookProgress{
-		Seq: s.live.cursor().Seq, Delivered: s.arrived, Failed: s.given, Troubled: s.troubled, Disable: s.disable,
-		Release: release, GiveUpAfter: s.config.GiveUpAfter,
-	}
-	if s.replay != nil {
-		p.ReplaySeq = s.replay.cursor().Seq
-	}
-	for it, state := range s.book.changed {
-		row := jobs.DeliveryRow{
-			Epoch: it.at.Epoch, Seq: it.at.Seq, State: state, Line: it.line, Attempts: it.attempts,
-			Due: max(time.Until(it.due), 0), LastStatus: it.status, LastError: jobs.Storable(it.detail, 512),
-		}
-		if it.event != nil {
-			row.JobID, row.EventType, row.Body = it.event.JobID, it.event.Type, it.event.JSON()
-		}
-		p.Rows = append(p.Rows, row)
-	}
-	for _, at := range s.book.gone {
-		p.Gone = append(p.Gone, [2]int64{at.Epoch, at.Seq})
-	}
-	return p
-}
-
-// write stores the progress. A hold that is lost ends the sender, and so does a database that is away for a lease.
-func (s *sender) write(ctx context.Context, release bool) {
-	if time.Now().Before(s.retryAt) {
-		return
-	}
-	ctx, cancel := context.WithTimeout(ctx, min(writeDeadline, s.config.Lease))
-	defer cancel()
-	began, cursor := time.Now(), s.live.cursor()
-	state, err := s.hold.Write(ctx, s.config.DB, s.config.Lease, s.progress(release))
-	switch {
-	case errors.Is(err, jobs.ErrLeaseLost):
-		s.log.Info().Msg("another node sends for this webhook, or it is gone")
-		s.over = true
-		return
-	case err != nil:
-		s.log.Warn().Err(err).Msg("the progress of a webhook could not be stored, trying again")
-		s.retryAt = time.Now().Add(min(writeRetry, s.config.Lease/3))
-		s.over = time.Now().After(s.leaseUntil)
-		return
-	}
-	s.wroteAt, s.leaseUntil, s.written = began, began.Add(s.config.Lease), cursor
-	s.counts.cursor.Store(cursor.Seq)
-	s.arrived, s.given, s.troubled = 0, 0, false
-	for it := range s.book.changed {
-		it.stored = true
-	}
-	clear(s.book.changed)
-	s.book.gone = s.book.gone[:0]
-	if s.replay != nil {
-		if s.replayed = s.replay.cursor(); s.replay.over() {
-			s.replay = nil
-		}
-	}
-	if state.Disabled != "" {
-		s.log.Error().Str("reason", state.Disabled).Msg("a webhook was disabled")
-	}
-	// Other settings, or a replay, begin with a new hold: the manager hears of them, too.
-	s.over = release || !state.Enabled || state.Disabled != ""
-}
-
-// last stores what there is when the node stops, and lets other nodes have the webhook.
-func (s *sender) last(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, senderLastCall)
-	defer cancel()
-	for range sendersAtOnce { // what has arrived by now
-		select {
-		case r := <-s.results:
-			if r.delivered {
-				s.take(r)
-			} else {
-				s.book.sending--
-			}
-		default:
-		}
-	}
-	if _, err := s.hold.Write(ctx, s.config.DB, s.config.Lease, s.progress(true)); err != nil && !errors.Is(err, jobs.ErrLeaseLost) {
-		s.log.Warn().Err(err).Msg("a webhook could not be released: other nodes wait for its lease to run out")
-	}
-}
-
-const senderLastCall = 100 * time.Millisecond

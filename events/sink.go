@@ -19,9 +19,10 @@ type item struct {
 	attempts int
 	due      time.Time // of a parked one
 	sending  bool
-	row      bool // it is a row of the deliveries, or will be with the next write
-	stored   bool // the row is there already
-	replayed bool // there may be a row from when it was given up
+	row      bool   // it is a row of the deliveries, or will be with the next write
+	stored   bool   // the row is there already
+	state    string // of the row
+	replayed bool   // there may be a row from when it was given up
 	settled  bool
 
 	status int // of the last try
@@ -35,7 +36,7 @@ type source struct {
 	pending []*item  // not settled, or behind one that is not
 }
 
-// cursor is the position up to which all is settled.
+// cursor is the position up to which all is settled. It forgets what it passes.
 func (s *source) cursor() Position {
 	for len(s.pending) > 0 && s.pending[0].settled {
 		s.pending = s.pending[1:]
@@ -60,14 +61,14 @@ type book struct {
 	rows    int // items that are rows
 	sending int
 
-	changed map[*item]string // rows to write, and their state
-	gone    []Position       // rows to delete
+	changed map[Position]*item    // rows to write
+	gone    map[Position]struct{} // rows to delete; none of them is to be written
 }
 
 func newBook() *book {
 	return &book{
 		lines: make(map[string][]*item), known: make(map[Position]*item), given: make(map[Position]bool),
-		changed: make(map[*item]string),
+		changed: make(map[Position]*item), gone: make(map[Position]struct{}),
 	}
 }
 
@@ -91,6 +92,18 @@ func (b *book) take(s *source, e *Event) {
 	b.join(it)
 }
 
+// onWay is how many items are on their way and no row.
+func (b *book) onWay() int { return len(b.known) - b.rows }
+
+// written notes that the changes are stored.
+func (b *book) written() {
+	for _, it := range b.changed {
+		it.stored = true
+	}
+	clear(b.changed)
+	clear(b.gone)
+}
+
 func (b *book) join(it *item) {
 	b.known[it.at] = it
 	line := append(b.lines[it.line], it)
@@ -106,7 +119,9 @@ func (b *book) park(it *item, state string) {
 		it.row, it.settled = true, true
 		b.rows++
 	}
-	b.changed[it] = state
+	it.state = state
+	b.changed[it.at] = it
+	delete(b.gone, it.at) // a replay came to it before its row was deleted
 }
 
 // next is the item to be sent, nil if there is none.
@@ -143,9 +158,9 @@ func (b *book) delivered(it *item) {
 	it.sending = false
 	b.sending--
 	b.leave(it)
-	delete(b.changed, it)
+	delete(b.changed, it.at)
 	if it.stored || it.replayed {
-		b.gone = append(b.gone, it.at)
+		b.gone[it.at] = struct{}{}
 	}
 }
 

@@ -241,6 +241,6 @@ func (w *Webhooks) Test(ctx context.Context, id uuid.UUID) (WebhookTest, error) 
 		secret: keys.Secret, previous: keys.Previous,
 	}
 	began := time.Now()
-	v := p.send(ctx, w.client, w.config.Timeout)
+	v := w.call(ctx, p)
 	return WebhookTest{v.delivered, v.status, time.Since(began), v.detail}, nil
 }

@@ -6,11 +6,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -84,9 +84,15 @@ type Webhooks struct {
 
 	mu      sync.Mutex // guards what follows; nothing blocks under it
 	watched map[uuid.UUID]*watched
-	held    map[uuid.UUID]chan struct{} // closed to drain its sender; then nil
-	wanted  map[uuid.UUID]bool          // to be claimed: there may be something to do
-	endedAt map[uuid.UUID]time.Time     // when this node last held one
+	held    map[uuid.UUID]*holding
+	wanted  map[uuid.UUID]bool      // to be claimed: there may be something to do
+	endedAt map[uuid.UUID]time.Time // when this node last held one
+}
+
+// holding is a webhook that this node sends for.
+type holding struct {
+	drain   chan struct{} // closed to end its sender in order
+	drained bool          // it is closed
 }
 
 // watched is an enabled webhook that this node does not hold.
@@ -94,6 +100,7 @@ type watched struct {
 	filter *Filter
 	at     time.Time // look again, whatever happens; zero: only when there is an event
 	held   bool      // by another node: until then events are its business
+	asked  bool      // of one that is held: its holder may have left it, at is soon
 }
 
 // NewWebhooks refuses a configuration with all its faults. Its Fold is a tap of the stream.
@@ -104,7 +111,7 @@ func NewWebhooks(config WebhooksConfig) (*Webhooks, error) {
 	}
 	w := &Webhooks{
 		config: config, client: config.Guard.Client(config.Timeout), wake: make(chan struct{}, 1),
-		watched: make(map[uuid.UUID]*watched), held: make(map[uuid.UUID]chan struct{}), wanted: make(map[uuid.UUID]bool),
+		watched: make(map[uuid.UUID]*watched), held: make(map[uuid.UUID]*holding), wanted: make(map[uuid.UUID]bool),
 		endedAt: make(map[uuid.UUID]time.Time),
 	}
 	w.counts.init(config.Overflow)
@@ -116,25 +123,38 @@ func (w *Webhooks) CheckURL(text string) (refused string) {
 	return w.config.Guard.CheckWebhookURL(text)
 }
 
+// call sends a post, if its address is still one that may be called: the allow list may have been another one when the webhook
+// was made.
+func (w *Webhooks) call(ctx context.Context, p post) verdict {
+	if refused := w.CheckURL(p.url); refused != "" {
+		return verdict{detail: "the address may not be called: " + refused}
+	}
+	return p.send(ctx, w.client, w.config.Timeout)
+}
+
 // Fold takes events in: a tap of the stream. It never blocks.
 func (w *Webhooks) Fold(batch []*Event) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	before := len(w.wanted)
 	for _, e := range batch {
-		if strings.HasPrefix(e.Type, "webhook.") {
-			w.changed(e)
+		if id := webhookOf(e); id != uuid.Nil {
+			w.changed(id)
 		}
 	}
 	for id, seen := range w.watched {
-		if seen.held || w.wanted[id] {
+		if w.wanted[id] || seen.asked || !slices.ContainsFunc(batch, seen.filter.Match) {
 			continue
 		}
-		for _, e := range batch {
-			if seen.filter.Match(e) {
-				w.wanted[id] = true
-				break
-			}
+		if !seen.held {
+			w.wanted[id] = true
+			continue
+		}
+		// A holder that stops lets go before its lease runs out, and tells nobody.
+		seen.asked = true
+		if at := time.Now().Add(w.config.Lease / 9); at.Before(seen.at) {
+			seen.at = at
+			w.signal()
 		}
 	}
 	if len(w.wanted) > before {
@@ -142,18 +162,23 @@ func (w *Webhooks) Fold(batch []*Event) {
 	}
 }
 
-// changed hears that the settings of a webhook are others. The caller holds the lock.
-func (w *Webhooks) changed(e *Event) {
+// webhookOf is the webhook that an event is about; zero: about none.
+func webhookOf(e *Event) uuid.UUID {
 	var said struct {
 		ID uuid.UUID `json:"webhook_id"`
 	}
-	if json.Unmarshal(e.Data, &said) != nil {
-		return
+	if !strings.HasPrefix(e.Type, "webhook.") || json.Unmarshal(e.Data, &said) != nil {
+		return uuid.Nil
 	}
-	w.wanted[said.ID] = true
-	if drain := w.held[said.ID]; drain != nil {
-		close(drain)
-		w.held[said.ID] = nil
+	return said.ID
+}
+
+// changed hears that the settings of a webhook are others. The caller holds the lock.
+func (w *Webhooks) changed(id uuid.UUID) {
+	w.wanted[id] = true
+	if own := w.held[id]; own != nil && !own.drained {
+		own.drained = true
+		close(own.drain)
 	}
 }
 
@@ -283,33 +308,39 @@ func (w *Webhooks) look(ctx context.Context, senders *sync.WaitGroup, all bool) 
 
 // begin starts a sender.
 func (w *Webhooks) begin(ctx context.Context, senders *sync.WaitGroup, hold *jobs.HeldWebhook, claimedAt time.Time) {
-	drain := make(chan struct{})
-	s, err := newSender(w, hold, claimedAt, drain)
+	own := &holding{drain: make(chan struct{})}
+	s, err := newSender(w, hold, claimedAt, own.drain)
 	if err != nil {
 		w.config.Log.Error().Err(err).Str("webhook", hold.ID.String()).Msg("the filter of a webhook cannot be read")
 		return
 	}
 	w.mu.Lock()
-	w.held[hold.ID] = drain
+	w.held[hold.ID] = own
 	delete(w.watched, hold.ID)
 	w.mu.Unlock()
 	// Ends with ctx, or when the hold does; Run waits for it.
-	senders.Go(func() {
-		at := s.run(ctx)
-		w.mu.Lock()
-		delete(w.held, hold.ID)
-		w.endedAt[hold.ID] = time.Now()
-		w.watched[hold.ID] = &watched{filter: s.filter, at: time.Now()}
-		w.mu.Unlock()
-		// While it was held its events were the sender's alone: what came behind its last look is anybody's.
-		left := w.left(ctx, at, s.filter)
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		if left {
-			w.wanted[hold.ID] = true
-		}
-		w.signal()
-	})
+	senders.Go(func() { w.ended(ctx, own, s, s.run(ctx)) })
+}
+
+// ended watches a webhook that this node does not hold any more.
+func (w *Webhooks) ended(ctx context.Context, own *holding, s *sender, at Position) {
+	id := s.hold.ID
+	w.mu.Lock()
+	if w.held[id] == own { // else this node has claimed it once more already
+		delete(w.held, id)
+		w.endedAt[id] = time.Now()
+		w.watched[id] = &watched{filter: s.filter, at: time.Now()}
+	}
+	w.mu.Unlock()
+	// While it was held its events were the sender's alone: what came behind its last look is anybody's. Other settings may
+	// let through what these did not.
+	left := s.draining || w.left(ctx, at, s.filter)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if left {
+		w.wanted[id] = true
+	}
+	w.signal()
 }
 
 // left tells whether there may be events for a filter behind a position.
@@ -322,12 +353,13 @@ func (w *Webhooks) left(ctx context.Context, at Position, filter *Filter) bool {
 func (w *Webhooks) watch(enabled []jobs.WebhookWatch, at time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	maps.DeleteFunc(w.endedAt, func(_ uuid.UUID, ended time.Time) bool { return !ended.After(at) })
 	known := make(map[uuid.UUID]*watched, len(enabled))
 	for _, e := range enabled {
 		if _, own := w.held[e.ID]; own {
 			continue
 		}
-		if seen := w.watched[e.ID]; seen != nil && w.endedAt[e.ID].After(at) {
+		if seen := w.watched[e.ID]; seen != nil && !w.endedAt[e.ID].IsZero() {
 			known[e.ID] = seen // what was read is from before
 			continue
 		}
@@ -345,63 +377,4 @@ func (w *Webhooks) watch(enabled []jobs.WebhookWatch, at time.Time) {
 		known[e.ID] = seen
 	}
 	w.watched = known
-}
-
-// deliveryCounts are the numbers of one webhook, or of all beyond those that are told apart.
-type deliveryCounts struct {
-	delivered, retried, failed atomic.Int64
-	cursor                     atomic.Int64 // 0: this node has not sent for it
-}
-
-// deliveryMetrics are the numbers by the name of the label.
-type deliveryMetrics struct {
-	mu     sync.Mutex // guards what follows; nothing blocks under it
-	labels labelCap
-	by     map[string]*deliveryCounts
-}
-
-func (m *deliveryMetrics) init(overflow prometheus.Counter) {
-	m.labels, m.by = newLabelCap(200, overflow), make(map[string]*deliveryCounts)
-}
-
-func (m *deliveryMetrics) of(id uuid.UUID) *deliveryCounts {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	name := m.labels.value(id.String())
-	if m.by[name] == nil {
-		m.by[name] = &deliveryCounts{}
-	}
-	return m.by[name]
-}
-
-var (
-	webhookDeliveries = prometheus.NewDesc("miniasynq_webhook_deliveries_total",
-		"Tries to deliver an event, by this node: delivered, retried (parked until the next try), failed (given up).",
-		[]string{"name", "outcome"}, nil)
-	webhookLag = prometheus.NewDesc("miniasynq_webhook_lag_events",
-		"Events between the head and the cursor of a webhook, on the node that sends for it.", []string{"name"}, nil)
-)
-
-// Describe is that of a prometheus.Collector.
-func (w *Webhooks) Describe(out chan<- *prometheus.Desc) { out <- webhookDeliveries; out <- webhookLag }
-
-// Collect reads all values from live memory.
-func (w *Webhooks) Collect(out chan<- prometheus.Metric) {
-	head, err := w.config.Readers.config.Stream.Head()
-	w.mu.Lock()
-	held := make(map[string]bool, len(w.held))
-	for id := range w.held {
-		held[id.String()] = true
-	}
-	w.mu.Unlock()
-	w.counts.mu.Lock()
-	defer w.counts.mu.Unlock()
-	for name, c := range w.counts.by {
-		for outcome, n := range map[string]int64{"delivered": c.delivered.Load(), "retried": c.retried.Load(), "failed": c.failed.Load()} {
-			out <- prometheus.MustNewConstMetric(webhookDeliveries, prometheus.CounterValue, float64(n), name, outcome)
-		}
-		if err == nil && held[name] {
-			out <- prometheus.MustNewConstMetric(webhookLag, prometheus.GaugeValue, float64(max(head.Seq-c.cursor.Load(), 0)), name)
-		}
-	}
 }

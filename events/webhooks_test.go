@@ -478,11 +478,7 @@ func TestParkedOnesStopTheCursorAtAThousand(t *testing.T) {
 	pgtest.Eventually(t, 30*time.Second, "a thousand are parked", func() bool { return h.get(id).Parked == 1000 })
 	stopped := h.get(id).Seq
 	h.work("q", 10)
-	head := pgtest.One[int64](t, h.db, `SELECT sum(n) FROM mini_asynq.outbox`)
-	pgtest.Eventually(t, 10*time.Second, "the stream goes on", func() bool {
-		at, err := n.stream.Head()
-		return err == nil && at.Seq >= head
-	})
+	h.heard(n)
 	require.Equal(t, stopped, h.get(id).Seq)
 	require.Equal(t, 1000, h.get(id).Parked)
 	r.answers(nil)
@@ -700,11 +696,7 @@ func TestIdleWebhookCostsNoStatement(t *testing.T) {
 	for range 10 { // ten ticks, all for others
 		h.work("others", 1)
 	}
-	head := pgtest.One[int64](t, h.db, `SELECT sum(n) FROM mini_asynq.outbox`)
-	pgtest.Eventually(t, 10*time.Second, "they are read", func() bool {
-		at, err := n.stream.Head()
-		return err == nil && at.Seq >= head
-	})
+	h.heard(n)
 	require.Equal(t, before, asked.Load())
 	h.work("mine", 1)
 	pgtest.Eventually(t, 10*time.Second, "its own wake it", func() bool { return whole(r.got(), 2) })

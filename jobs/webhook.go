@@ -367,9 +367,10 @@ func Deliveries(ctx context.Context, db DB, id uuid.UUID, state string, epoch, s
 }
 
 // ForgetDeliveries deletes up to limit deliveries that were given up longer than keep ago. Index webhook_deliveries_failed.
+// One that a replay has parked meanwhile is looked at once more when its row is free, and stays: the outer state says so.
 func ForgetDeliveries(ctx context.Context, db DB, keep time.Duration, limit int) (int64, error) {
 	tag, err := db.Exec(ctx, `
-		DELETE FROM mini_asynq.webhook_deliveries WHERE (webhook_id, epoch, seq) IN (
+		DELETE FROM mini_asynq.webhook_deliveries WHERE state = 'failed' AND (webhook_id, epoch, seq) IN (
 		    SELECT webhook_id, epoch, seq FROM mini_asynq.webhook_deliveries
 		     WHERE state = 'failed' AND updated_at < (SELECT clock_timestamp()) - $1::interval
 		     ORDER BY updated_at LIMIT $2)`, keep, limit)
