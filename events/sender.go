@@ -98,12 +98,12 @@ func newSender(w *Webhooks, hold *jobs.HeldWebhook, claimedAt time.Time, drain c
 	}
 	for _, row := range hold.Rows {
 		at := Position{row.Epoch, row.Seq}
-		if row.State == "failed" {
+		if row.State == stateFailed {
 			s.book.given[at] = true
 			continue
 		}
 		it := &item{at: at, line: row.Line, attempts: row.Attempts}
-		if row.State == "parked" && row.Due > 0 {
+		if row.State == stateParked && row.Due > 0 {
 			it.due = claimedAt.Add(row.Due)
 			s.soon(it.due)
 		}

@@ -29,6 +29,13 @@ type item struct {
 	detail string
 }
 
+// What a row says of its item.
+const (
+	stateParked  = "parked"  // until it is due
+	stateWaiting = "waiting" // behind another one
+	stateFailed  = "failed"  // given up
+)
+
 // source is one way through the stream: the sink's cursor, or a replay. Its items are ascending.
 type source struct {
 	read    Position // every event up to it was looked at
@@ -79,15 +86,16 @@ func (b *book) load(it *item) {
 	b.join(it)
 }
 
-// take takes in an event of a source. One that is on its way already is left to that way.
+// take takes in an event of a source. One that is on its way already is left to that way. (A replay is behind the cursor:
+// what was given up there is not in given, and is sent again.)
 func (b *book) take(s *source, e *Event) {
-	if _, twice := b.known[e.Position]; twice || b.given[e.Position] && s.until == 0 {
+	if _, twice := b.known[e.Position]; twice || b.given[e.Position] {
 		return
 	}
 	it := &item{at: e.Position, line: lineOf(e), event: e, replayed: s.until > 0}
 	s.pending = append(s.pending, it)
 	if before := b.lines[it.line]; len(before) > 0 && before[len(before)-1].row {
-		b.park(it, "waiting")
+		b.park(it, stateWaiting)
 	}
 	b.join(it)
 }
@@ -99,6 +107,9 @@ func (b *book) onWay() int { return len(b.known) - b.rows }
 func (b *book) written() {
 	for _, it := range b.changed {
 		it.stored = true
+		if it.state == stateFailed {
+			b.leave(it)
+		}
 	}
 	clear(b.changed)
 	clear(b.gone)
@@ -121,7 +132,10 @@ func (b *book) park(it *item, state string) {
 	}
 	it.state = state
 	b.changed[it.at] = it
-	delete(b.gone, it.at) // a replay came to it before its row was deleted
+	if _, gone := b.gone[it.at]; gone { // it was read once more before its row was deleted
+		delete(b.gone, it.at)
+		it.stored = true
+	}
 }
 
 // next is the item to be sent, nil if there is none.
@@ -168,20 +182,20 @@ func (b *book) delivered(it *item) {
 func (b *book) postponed(it *item, due time.Time) {
 	it.sending, it.due = false, due
 	b.sending--
-	b.park(it, "parked")
+	b.park(it, stateParked)
 	for _, behind := range b.lines[it.line][1:] {
 		if !behind.row {
-			b.park(behind, "waiting")
+			b.park(behind, stateWaiting)
 		}
 	}
 }
 
-// givenUp ends an item that will not arrive. Its row tells of it.
+// givenUp ends an item that will not arrive. Its row tells of it, and what is behind it goes when that is stored: else a
+// holder that came after a crash would try it once more, and it might arrive behind what should follow it.
 func (b *book) givenUp(it *item) {
 	it.sending = false
 	b.sending--
-	b.park(it, "failed")
-	b.leave(it)
+	b.park(it, stateFailed)
 }
 
 // back puts an item that was not tried to the front once more, at due.
