@@ -113,10 +113,10 @@ func (m *sinkModel) end(t *rapid.T) {
 	f := m.flying[at]
 	delete(m.flying, at)
 	due := m.now.Add(time.Duration(rapid.IntRange(1, 5).Draw(t, "due")))
-	switch how := rapid.SampledFrom([]string{"arrives", "arrives", "unanswered", "refused", "untried"}).Draw(t, "how"); {
-	case how == "untried":
+	switch how := rapid.SampledFrom([]string{"arrives", "arrives", "unanswered", "refused", "untried"}).Draw(t, "how"); how {
+	case "untried":
 		m.book.Untried(at, due)
-	case how == "arrives":
+	case "arrives":
 		m.reaches(t, f.event)
 		m.book.Delivered(at)
 	default:

@@ -241,7 +241,7 @@ func TestStormOfWebhooks(t *testing.T) {
 			h := setupHooks(t)
 			seed := rand.Uint64()
 			t.Log("seed", seed)
-			s := &storm{hooks: h, r: newReceiver(t), random: rand.New(rand.NewPCG(seed, 0))} //nolint:gosec // a test can be repeated
+			s := &storm{hooks: h, r: newReceiver(t), random: rand.New(rand.NewPCG(seed, 0))}
 			s.r.answers(s.answer)
 			s.begin(0)
 			s.begin(1)

@@ -34,6 +34,7 @@ func TestCommandsDoWhatTheySay(t *testing.T) {
 		"a faulty line of a batch is named":            faultyBatch,
 		"queues are paused and resumed":                pausesQueue,
 		"consumers are listed, moved and deleted":      movesConsumers,
+		"webhooks are listed, tested and replayed":     sendsWebhooks,
 		"keys are made, used, rotated and revoked":     livesOfKeys,
 		"actions are in the audit log":                 readsAudit,
 		"every end has its exit code":                  exitCodes,

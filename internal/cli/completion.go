@@ -89,6 +89,11 @@ func consumerNames(ctx context.Context, c *client.Client) []string {
 	return namesOf(page, err, func(k client.Consumer) string { return k.Name })
 }
 
+func webhookIDs(ctx context.Context, c *client.Client) []string {
+	page, err := c.Webhooks(ctx)
+	return namesOf(page, err, func(w client.Webhook) string { return w.ID + "\t" + clean(hostOf(w.URL)) + ", " + stateOfWebhook(w) })
+}
+
 func keyIDs(ctx context.Context, c *client.Client) []string {
 	page, err := c.Keys(ctx)
 	return namesOf(page, err, func(k client.Key) string { return k.ID + "\t" + clean(k.Name) })

@@ -29,7 +29,7 @@ func startServer(t *testing.T) string {
 	done := make(chan error, 1)
 	config := app.Config{
 		DatabaseURL: pgtest.NewDB(t).DSN(), Migrate: true, Bind: "127.0.0.1", Address: "127.0.0.1:0", Slots: 5,
-		Lease: 2 * time.Second, Grace: 2 * time.Second, DemoHandlers: "true",
+		Lease: 2 * time.Second, Grace: 2 * time.Second, DemoHandlers: "true", WebhookAllow: []string{"127.0.0.1"},
 		Retry: jobs.RetryPolicy{Strategy: jobs.Fixed, Interval: 50 * time.Millisecond},
 		Log:   zerolog.New(log).Level(zerolog.InfoLevel), Ready: func(a net.Addr) { ready <- a },
 	}

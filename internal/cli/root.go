@@ -72,7 +72,7 @@ func newRoot(around Surroundings) *cobra.Command {
 			fmt.Fprintf(cmd.OutOrStdout(), "mini-asynq %s (%s)\n", version, commit)
 		},
 	})
-	root.AddCommand(newEnqueue(g), newJobs(g), newQueues(g), newWorkers(g), newEvents(g), newConsumers(g), newKeys(g), newAudit(g),
+	root.AddCommand(newEnqueue(g), newJobs(g), newQueues(g), newWorkers(g), newEvents(g), newConsumers(g), newWebhooks(g), newKeys(g), newAudit(g),
 		newConfig(g), newHealth(g), newTop(g), newCompletion())
 	return root
 }
