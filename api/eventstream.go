@@ -61,6 +61,9 @@ func (s *Server) eventStream(c *gin.Context) error {
 		return err
 	}
 	defer done()
+	if wantsHead(c) {
+		return nil
+	}
 	defer s.log.sse.Add(-1)
 	s.log.sse.Add(1)
 	f.frame, f.sent, f.beats = sseFrame, &s.log.sentSSE, true
@@ -78,6 +81,12 @@ func (s *Server) eventStream(c *gin.Context) error {
 	}
 	f.ended(err)
 	return nil
+}
+
+// wantsHead tells whether the header is all that is asked for: what follows would go nowhere, and hold the line for an hour.
+func wantsHead(c *gin.Context) bool {
+	head, _ := c.Request.Context().Value(headKey).(bool)
+	return head
 }
 
 // lostBlock is what a stream ends with when it cannot go on from where it is; empty: the client may come back.
@@ -114,6 +123,9 @@ func (s *Server) eventLines(c *gin.Context) error {
 		return err
 	}
 	defer done()
+	if wantsHead(c) {
+		return nil
+	}
 	defer s.log.ndjson.Add(-1)
 	s.log.ndjson.Add(1)
 	f.frame, f.sent, f.until = eventFrame{after: "\n", once: true}, &s.log.sentNDJSON, end

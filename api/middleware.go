@@ -55,6 +55,7 @@ const (
 	requestIDKey contextKey = iota
 	principalKey
 	connKey // the net.Conn that a request came on
+	headKey // true: the request was a HEAD
 )
 
 func requestIDFrom(ctx context.Context) string {

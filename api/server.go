@@ -117,10 +117,9 @@ func (s *Server) isDraining() bool {
 func (s *Server) Handler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodHead {
-			// A HEAD is the GET whose body net/http does not send.
-			clone := *r
-			clone.Method = http.MethodGet
-			r = &clone
+			// A HEAD is the GET whose body net/http does not send. A stream must know: its body would not end.
+			r = r.WithContext(context.WithValue(r.Context(), headKey, true))
+			r.Method = http.MethodGet
 		}
 		s.engine.ServeHTTP(w, r)
 	})
