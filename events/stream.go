@@ -243,8 +243,8 @@ func (s *Stream) Read(ctx context.Context, after Position, limit int) ([]*Event,
 		return nil, err
 	}
 	if len(batch) == 0 || err != nil {
-		// Below the head something must follow: retention took it, and the floor has moved.
-		if err := s.refreshFloor(ctx); err != nil {
+		// Below the head something must follow: retention took it, and the floor has moved, or a new epoch did.
+		if err := s.refreshFloor(ctx, head.Epoch); err != nil {
 			return nil, err
 		}
 		if err := s.check(after, head); err != nil {
@@ -414,13 +414,15 @@ func (s *Stream) lookAtEpoch(ctx context.Context) error {
 	if !ok {
 		return ErrNotReady
 	}
-	s.setFloor(epoch.Floor)
 	head, _ := s.ring.state()
 	if head.Epoch == epoch.Number && head.Seq >= epoch.Floor.Seq {
+		s.setFloor(epoch.Floor)
 		return nil
 	}
 	s.wanted.Store(0) // positions of another epoch; who speaks of this one from now on finds it in the ring
+	// The head goes first: between the two a cursor of the old epoch is told of the new one, and not of its floor.
 	s.ring.reset(epoch.Head)
+	s.setFloor(epoch.Floor)
 	s.config.Began()
 	select {
 	case <-s.ready:
@@ -431,17 +433,26 @@ func (s *Stream) lookAtEpoch(ctx context.Context) error {
 	return nil
 }
 
-func (s *Stream) refreshFloor(ctx context.Context) error {
+// refreshFloor reads the floor of the epoch that this node is in. When the present one is another, the tailer is told, and
+// the error is an *EpochError: the floor is for it to set, with the head.
+func (s *Stream) refreshFloor(ctx context.Context, number int64) error {
 	epoch, ok, err := readEpoch(ctx, s.config.DB)
 	if err != nil || !ok {
 		return err
+	}
+	if epoch.Number != number {
+		s.Missed()
+		return &EpochError{Head: epoch.Head}
 	}
 	s.setFloor(epoch.Floor)
 	return nil
 }
 
+// setFloor moves the floor, which only rises: what was read before somebody else moved it says nothing.
 func (s *Stream) setFloor(p Position) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.floor = p
+	if s.floor.Before(p) {
+		s.floor = p
+	}
 }
