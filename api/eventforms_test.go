@@ -1,11 +1,21 @@
 package api_test
 
 import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/mini-asynq/mini-asynq/api"
+	"github.com/mini-asynq/mini-asynq/internal/pgtest"
+	"github.com/mini-asynq/mini-asynq/jobs"
 )
 
 // TestHeadOfAStreamIsItsHeaderAndNoMore: who asks for the header of a stream gets it, and has his connection for the next
@@ -31,4 +41,112 @@ func TestHeadOfAStreamIsItsHeaderAndNoMore(t *testing.T) {
 		require.Equal(t, accept, call(http.MethodHead, "/events?after=earliest", accept).Get("Content-Type"))
 		call(http.MethodGet, "/events/position", "*/*")
 	}
+}
+
+// lines opens a stream of lines.
+func (d *door) lines(t testing.TB, query string) *bufio.Reader {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*eventLimit)
+	t.Cleanup(cancel)
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, d.url+"/api/v1/events?"+query, nil)
+	require.NoError(t, err)
+	r.Header.Set("Accept", "application/x-ndjson")
+	response, err := d.client.Do(r)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = response.Body.Close() })
+	require.Equal(t, http.StatusOK, response.StatusCode)
+	return bufio.NewReader(response.Body)
+}
+
+// floorTo lets retention pass by: all up to a position is gone, and the node knows.
+func (d *door) floorTo(seq int64) (floor string) {
+	d.t.Helper()
+	_, err := d.pool.Exec(d.t.Context(), `UPDATE mini_asynq.epochs SET floor_seq = $1`, seq)
+	require.NoError(d.t, err)
+	d.stream.Missed()
+	pgtest.Eventually(d.t, eventLimit, "the node knows the floor", func() bool { return d.stream.Floor().Seq == seq })
+	return d.stream.Floor().String()
+}
+
+// TestRetentionThatPassesAReaderIsSaidInEveryForm: one that was reading is told where the log begins now; in the form that
+// has no place for it, lines, the answer is no whole one, and the next call is told.
+func TestRetentionThatPassesAReaderIsSaidInEveryForm(t *testing.T) {
+	t.Parallel()
+	d := setup(t, func(c *api.Config) { c.SlowAfter = time.Hour })
+	d.putConsumer("c", `{"after":"earliest"}`).is(http.StatusCreated)
+	// More than a line holds whose end is not read, and then more than a stream reads at once.
+	large := make([]jobs.Params, 40)
+	for i := range large {
+		large[i].Payload = json.RawMessage(`"` + strings.Repeat("x", 250_000) + `"`)
+	}
+	for _, params := range [][]jobs.Params{large, make([]jobs.Params, 600)} {
+		_, err := jobs.Enqueue(t.Context(), d.pool, params...)
+		require.NoError(t, err)
+	}
+	d.settled(640)
+	source := d.sse(t, "after=earliest&include=payload")
+	source.event()
+	lines := d.lines(t, "after=earliest&include=payload")
+	first, err := lines.ReadBytes('\n')
+	require.NoError(t, err)
+	cursor := decodeLogged(t, first).Cursor
+	read := d.get("/consumers/c/events?reader=r&limit=1").page()
+	floor := d.floorTo(must(d.stream.Head()).Seq)
+
+	all, err := source.rest()
+	require.ErrorIs(t, err, io.EOF)
+	require.Equal(t, block{event: "lost", data: `{"code":"cursor_expired","floor":"` + floor + `"}`}, all[len(all)-1])
+	text, err := io.ReadAll(lines)
+	require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+	got := linesOf(t, text[:bytes.LastIndexByte(text, '\n')+1])
+	require.Less(t, len(got), 640)
+
+	for name, call := range map[string]*answer{
+		"page":     d.get("/events?after=" + cursor),
+		"poll":     d.get("/events?wait=20s&after=" + cursor),
+		"stream":   d.get("/events", header("Accept", "text/event-stream"), header("Last-Event-ID", source.lastID)),
+		"lines":    d.get("/events?after="+got[len(got)-1].Cursor, header("Accept", "application/x-ndjson")),
+		"consumer": d.get("/consumers/c/events?reader=r"),
+		"ahead":    d.get("/consumers/c/events?reader=r&after=" + read.Cursor),
+	} {
+		body := call.problem(http.StatusGone, "cursor-expired")
+		require.Equal(t, floor, body["floor"], name)
+	}
+	require.Equal(t, "cursor_expired", d.consumer("c", "problem"))
+	require.Empty(t, d.get("/events?after="+floor).page().events, "and from there it goes on")
+}
+
+// TestForkIsSaidToThoseWhoWait: a new history answers calls that are parked, and moves nothing of a consumer.
+func TestForkIsSaidToThoseWhoWait(t *testing.T) {
+	t.Parallel()
+	d := setup(t)
+	d.enqueue(`{"queue":"a"}`)
+	head := d.settled(2)
+	d.putConsumer("c", `{}`).is(http.StatusCreated)
+	paths := []string{
+		"/events?wait=60s", "/events?wait=60s&queues=none", "/consumers/c/events?reader=r&wait=60s",
+	}
+	answers := make(chan *answer, len(paths))
+	for _, path := range paths {
+		go func() { answers <- d.get(path) }()
+	}
+	d.resting(len(paths))
+	var epoch json.Number
+	require.NoError(t, d.pool.QueryRow(t.Context(), `
+		INSERT INTO mini_asynq.epochs (epoch, base_snap, base_seq, floor_seq, identity)
+		SELECT epoch + 1, pg_current_snapshot(), 2, 2, identity FROM mini_asynq.epochs RETURNING epoch::text`).Scan(&epoch))
+	d.stream.Missed()
+	for range paths {
+		body := pgtest.Receive(t, answers, 5*time.Second, "the answer").problem(http.StatusConflict, "epoch-changed")
+		require.Equal(t, epoch, body["epoch"])
+	}
+	require.Equal(t, head, d.consumer("c", "cursor"))
+	for _, accept := range []string{"application/json", "text/event-stream", "application/x-ndjson"} {
+		d.get("/events?after="+head, header("Accept", accept)).problem(http.StatusConflict, "epoch-changed")
+	}
+	// Whoever takes stock goes on from there, in the new history.
+	asOf := d.get("/jobs").is(http.StatusOK).text("as_of")
+	d.enqueue(`{"queue":"a"}`)
+	p := d.get("/events?wait=20s&after=" + asOf).page()
+	require.Equal(t, epoch.String()+"-3", p.events[0].Cursor)
 }
