@@ -19,6 +19,7 @@ type Relay struct {
 	source *source
 	counts counts
 	at     Cursor // everything up to here is in JetStream; zero: not known yet
+	saved  Cursor // what this relay has stored in the bucket; zero: nothing yet
 }
 
 // New refuses a configuration with all its faults.
@@ -83,31 +84,46 @@ func (r *Relay) session(ctx context.Context) error {
 		r.at = stored
 	}
 	if r.at == (Cursor{}) {
-		if r.at, err = r.begin(ctx); err != nil {
+		begin, err := r.begin(ctx)
+		if err != nil {
 			return err
 		}
+		// At once: a second start would find another latest, and another earliest, than the first one.
+		if err := r.remember(ctx, t, begin); err != nil {
+			return err
+		}
+		r.at = begin
 	}
+	r.counts.position.Set(float64(r.at.Seq))
 	r.config.Log.Info().Stringer("cursor", r.at).Uint64("sequence", last).Msg("the relay goes on")
 
 	reading, stop := context.WithCancel(ctx)
 	pages := make(chan page)                              // sender: read; the receiver leaves with reading
 	ended := make(chan error, 1)                          // what read returned; sent to once
 	go func() { ended <- r.read(reading, r.at, pages) }() // ends with reading; waited for below
-	w := window{relay: r, target: t, last: last, saved: r.at}
+	w := window{relay: r, target: t, last: last}
 	err = w.run(ctx, pages, ended)
 	stop()
 	if !w.readerEnded {
 		<-ended //nolint:errcheck // that its context has ended
 	}
 	// What was acknowledged counts, also for who comes after us.
-	if r.at != w.saved {
-		parting, cancel := context.WithTimeout(context.WithoutCancel(ctx), apiLimit)
-		defer cancel()
-		if saveErr := t.remember(parting, r.at); saveErr != nil {
-			r.config.Log.Debug().Err(saveErr).Msg("the cursor could not be stored") // the stream says the same
-		}
+	if saveErr := r.remember(context.WithoutCancel(ctx), t, r.at); saveErr != nil {
+		r.config.Log.Debug().Err(saveErr).Msg("the cursor could not be stored") // the stream says the same
 	}
 	return err
+}
+
+// remember stores a cursor up to which all is in the stream, unless it is stored.
+func (r *Relay) remember(ctx context.Context, t *target, at Cursor) error {
+	if at == r.saved {
+		return nil
+	}
+	if err := t.remember(ctx, at); err != nil {
+		return err
+	}
+	r.saved = at
+	return nil
 }
 
 // begin is where a relay without a past begins.
@@ -122,12 +138,20 @@ func (r *Relay) begin(ctx context.Context) (Cursor, error) {
 	return begin, err
 }
 
+// maxBehind is how often nodes that do not know the cursor are asked again before they are believed: for 20 s or more.
+const maxBehind = 12
+
 // read sends the pages after a cursor until ctx ends. It asks again when the server does not answer, and goes on behind
 // what is lost if it may.
 func (r *Relay) read(ctx context.Context, at Cursor, pages chan<- page) error {
-	pauses := newPauses()
+	pauses, behind := newPauses(), 0
 	for {
 		got, err := r.source.next(ctx, at)
+		if !errors.Is(err, errBehind) {
+			behind = 0
+		} else if behind++; behind > maxBehind {
+			return err
+		}
 		expired, epoch := (*ExpiredError)(nil), (*EpochError)(nil)
 		switch {
 		case ctx.Err() != nil:
@@ -145,7 +169,7 @@ func (r *Relay) read(ctx context.Context, at Cursor, pages chan<- page) error {
 			at = expired.Floor
 		case r.config.OnLost == GoOn && errors.As(err, &epoch):
 			at = epoch.Floor
-		case r.final(err):
+		case !errors.Is(err, errBehind) && r.final(err):
 			return err
 		}
 		r.counts.failures.Inc()
@@ -162,8 +186,7 @@ type window struct {
 	target      *target
 	last        uint64 // the sequence that the stream has once all in flight is stored
 	inFlight    []flight
-	saved       Cursor
-	savedAt     time.Time // monotonic
+	savedAt     time.Time // monotonic; when the cursor was last stored, or that failed
 	readerEnded bool
 }
 
@@ -174,6 +197,8 @@ type flight struct {
 
 // run publishes what comes, at most Window events ahead of their acknowledgements.
 func (w *window) run(ctx context.Context, pages <-chan page, ended <-chan error) error {
+	settle := time.NewTimer(rememberEvery) // also when nothing follows the last event: it may be taken out of the stream
+	defer settle.Stop()
 	var todo []event
 	var behind Cursor // of the page in todo
 	for {
@@ -215,6 +240,11 @@ func (w *window) run(ctx context.Context, pages <-chan page, ended <-chan error)
 			if err := w.save(ctx); err != nil {
 				return err
 			}
+		case <-settle.C:
+			if err := w.save(ctx); err != nil {
+				return err
+			}
+			settle.Reset(rememberEvery)
 		case err := <-refused:
 			return fmt.Errorf("publish %s: %w", w.inFlight[0].at, err)
 		}
@@ -238,8 +268,8 @@ func (w *window) save(ctx context.Context) error {
 	if time.Since(w.savedAt) < rememberEvery { // monotonic
 		return nil
 	}
-	w.saved, w.savedAt = w.relay.at, time.Now() // monotonic
-	return w.target.remember(ctx, w.relay.at)
+	w.savedAt = time.Now() // monotonic
+	return w.relay.remember(ctx, w.target, w.relay.at)
 }
 
 // advance notes that everything up to a cursor is in JetStream.

@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/rs/zerolog"
 	"github.com/stretchr/testify/require"
 
@@ -114,13 +115,26 @@ func (s *server) enqueue(n int) error {
 	return err
 }
 
-// finished waits until no job is left to do.
+// finished waits until no job is left to do, and the log holds all that was done.
 func (s *server) finished() {
 	s.t.Helper()
 	pgtest.Eventually(s.t, 60*time.Second, "every job is finished", func() bool {
 		raw, err := s.call(http.MethodGet, "/jobs/count?status=pending,running,retrying,scheduled", "", "")
 		var body struct{ Count int }
 		return err == nil && json.Unmarshal(raw, &body) == nil && body.Count == 0
+	})
+	conn, err := pgx.Connect(s.t.Context(), s.dsn)
+	require.NoError(s.t, err)
+	defer func() { require.NoError(s.t, conn.Close(s.t.Context())) }()
+	pgtest.Eventually(s.t, 60*time.Second, "every event has its position, and the server has read it", func() bool {
+		var head string
+		err := conn.QueryRow(s.t.Context(), `
+			SELECT t.epoch || '-' || t.first_seq + t.n - 1 FROM (
+			    SELECT * FROM mini_asynq.ticks ORDER BY epoch DESC, first_seq DESC LIMIT 1) t
+			 WHERE NOT EXISTS (SELECT FROM mini_asynq.outbox WHERE NOT pg_visible_in_snapshot(xid, t.snap))`).Scan(&head)
+		raw, err2 := s.call(http.MethodGet, "/events/position", "", "")
+		var body struct{ Cursor string }
+		return err == nil && err2 == nil && json.Unmarshal(raw, &body) == nil && body.Cursor == head
 	})
 }
 

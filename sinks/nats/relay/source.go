@@ -75,7 +75,12 @@ func lasting(err error) bool {
 	return errors.As(err, &p) && p.Status < 500 && p.Status != http.StatusTooManyRequests && p.Status != http.StatusRequestTimeout
 }
 
-// next returns the events after a cursor, and waits a while if there are none. *ExpiredError, *EpochError, *HoleError.
+// errBehind means that the node that was asked does not know a cursor that another one gave out: it has read less, or has not
+// heard of the new epoch. That passes, unless the server was put back to an older state in the same epoch.
+var errBehind = errors.New("the server does not know this cursor yet")
+
+// next returns the events after a cursor, and waits a while if there are none. *ExpiredError, *EpochError, *HoleError,
+// errBehind.
 func (s *source) next(ctx context.Context, at Cursor) (page, error) {
 	query := url.Values{"after": {at.String()}, "limit": {strconv.Itoa(pageLimit)}, "wait": {pageWait.String()}}
 	for name, values := range s.filter {
@@ -111,18 +116,28 @@ func (s *source) next(ctx context.Context, at Cursor) (page, error) {
 		}
 		at, out.events[i] = e.at, e
 	}
+	// Without a filter nothing is held back, so the page ends with its last event.
+	if out.cursor.compare(at) < 0 || len(s.filter) == 0 && out.cursor != at {
+		return page{}, &HoleError{At: at, Next: out.cursor}
+	}
 	return out, nil
 }
 
 // lost says what a refusal means for who wants to go on after a cursor.
 func (s *source) lost(ctx context.Context, at Cursor, refused *problem) error {
-	if refused.Code != "cursor_expired" && refused.Code != "epoch_changed" {
+	switch refused.Code {
+	case "cursor_invalid":
+		return fmt.Errorf("%w: %w", errBehind, refused)
+	case "cursor_expired", "epoch_changed":
+	default:
 		return refused
 	}
 	begin, _, err := s.ends(ctx)
 	switch {
 	case err != nil:
 		return err
+	case begin.Epoch < at.Epoch:
+		return fmt.Errorf("%w: %w", errBehind, refused)
 	case refused.Code == "epoch_changed" || begin.Epoch != at.Epoch:
 		return &EpochError{At: at, Floor: begin}
 	}
