@@ -47,7 +47,7 @@ func (s *Server) consumerEvents(c *gin.Context) (err error) {
 		}
 	}()
 	a := ask{filter: claim.Filter, payload: with.payload}
-	if a.after, err = s.placeOfReader(claim, after); err != nil {
+	if a.after, err = s.placeOfReader(c.Request.Context(), claim, after); err != nil {
 		return err
 	}
 	reader := s.config.Readers.Reader(a.filter)
@@ -87,11 +87,11 @@ func (s *Server) leaveConsumer(c *gin.Context, claim events.Claimed) {
 }
 
 // placeOfReader is where a read begins. The acknowledged cursor is valid even if this node has not read so far yet.
-func (s *Server) placeOfReader(claim events.Claimed, after string) (events.Position, error) {
+func (s *Server) placeOfReader(ctx context.Context, claim events.Claimed, after string) (events.Position, error) {
 	if after != "" {
-		return s.config.Stream.Resolve(after)
+		return s.config.Stream.Resolve(ctx, after)
 	}
-	at, err := s.config.Stream.Resolve(claim.Cursor.String())
+	at, err := s.config.Stream.Resolve(ctx, claim.Cursor.String())
 	if errors.Is(err, events.ErrCursorInvalid) {
 		err = events.ErrNotReady
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -110,12 +111,9 @@ func eventFilterOf(v value) (fields map[string][]string, filter *events.Filter) 
 	}
 	fields = make(map[string][]string)
 	places := make(map[string]value)
-	known := make(map[string]bool)
-	for _, name := range events.FilterFields() {
-		known[name] = true
-	}
+	known := events.FilterFields() // the fields of a body have a code and a place of their own when they are not
 	v.object(func(key string, v value) bool {
-		if !known[key] {
+		if !slices.Contains(known, key) {
 			return false
 		}
 		if v.isNull() {

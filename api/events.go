@@ -89,7 +89,7 @@ func (s *Server) askedOf(c *gin.Context, q *query, cursor string) (a ask, err er
 	if cursor == "" {
 		cursor = q.values["after"]
 	}
-	a.after, err = s.config.Stream.Resolve(cursor)
+	a.after, err = s.config.Stream.Resolve(c.Request.Context(), cursor)
 	return a, err
 }
 

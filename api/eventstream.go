@@ -113,7 +113,7 @@ func (s *Server) eventLines(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	end, err := s.untilOf(q.values["until"], a.after)
+	end, err := s.untilOf(c.Request.Context(), q.values["until"], a.after)
 	if err != nil {
 		return err
 	}
@@ -139,11 +139,11 @@ func (s *Server) eventLines(c *gin.Context) error {
 }
 
 // untilOf reads the end of a stream of lines: a cursor, or latest.
-func (s *Server) untilOf(cursor string, after events.Position) (events.Position, error) {
+func (s *Server) untilOf(ctx context.Context, cursor string, after events.Position) (events.Position, error) {
 	if cursor == "earliest" {
 		return events.Position{}, badParameter("until", "a cursor, or latest")
 	}
-	end, err := s.config.Stream.Resolve(cursor)
+	end, err := s.config.Stream.Resolve(ctx, cursor)
 	if errors.Is(err, events.ErrCursorInvalid) {
 		return end, refuse(cursorInvalid, "the cursor is malformed, or ahead of the log").with("parameter", "until")
 	}

@@ -154,7 +154,7 @@ func TestAsOfCoversTheAnswer(t *testing.T) {
 	changing.Wait()
 	// Every event at or before as_of is in the answer.
 	for _, r := range reads {
-		asOf := must(d.stream.Resolve(r.asOf))
+		asOf := must(d.stream.Resolve(t.Context(), r.asOf))
 		for _, e := range must(d.stream.Read(t.Context(), d.stream.Floor(), 1000)) {
 			if e.JobID == id && !asOf.Before(e.Position) {
 				require.LessOrEqual(t, e.JobVersion, r.version)

@@ -282,7 +282,7 @@ func (s *Server) resumeWebhook(c *gin.Context) error {
 			return err
 		}
 		at := events.Position{Epoch: w.Epoch, Seq: w.Seq}
-		from, err := s.config.Stream.Resolve(cmp.Or(a.after, at.String()))
+		from, err := s.config.Stream.Resolve(ctx, cmp.Or(a.after, at.String()))
 		if err != nil && (a.after != "" || !w.Enabled) {
 			return err
 		}
@@ -316,11 +316,11 @@ func (s *Server) replayWebhook(c *gin.Context) error {
 	if a.after == "" {
 		return refusedFields([]fieldError{{"/after", "missing", "the position that the range begins after"}})
 	}
-	after, err := s.config.Stream.Resolve(a.after)
+	after, err := s.config.Stream.Resolve(c.Request.Context(), a.after)
 	if err != nil {
 		return err
 	}
-	until, err := s.config.Stream.Resolve(a.untilCursor)
+	until, err := s.config.Stream.Resolve(c.Request.Context(), a.untilCursor)
 	if err != nil {
 		return err
 	}

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strconv"
 	"time"
@@ -348,16 +347,9 @@ func filterOf(raw []byte, within []string) (*Filter, error) {
 	if err := json.Unmarshal(raw, &fields); err != nil {
 		return nil, err
 	}
-	known := maps.Clone(fields)
-	for _, name := range filterFields {
-		delete(known, name)
-	}
-	if len(known) > 0 {
-		return nil, fmt.Errorf("fields that this version does not know: %v", slices.Sorted(maps.Keys(known)))
-	}
 	filter, err := ParseFilter(fields)
 	if err != nil {
-		return nil, errors.New(err.Error()) // it was taken once: no fault of who reads
+		return nil, errors.New(err.Error()) // it was taken once, perhaps by a later version: no fault of who reads
 	}
 	return filter.Within(within), nil
 }

@@ -51,7 +51,11 @@ func (e *Event) AboutJob() bool { return e.JobID != uuid.Nil }
 // Cursor is the position as readers state it.
 func (e *Event) Cursor() string { return e.Position.String() }
 
+// timeLayout is how a time in UTC is written: in events, and beside them.
 const timeLayout = "2006-01-02T15:04:05.000000Z"
+
+// FormatTime writes a time as events do.
+func FormatTime(t time.Time) string { return t.UTC().Format(timeLayout) }
 
 // JSON is the event as every transport sends it. It is encoded once, for all readers; the caller must not change it.
 func (e *Event) JSON() []byte {

@@ -2,6 +2,7 @@ package events
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -103,9 +104,14 @@ type FilterError struct{ Field, Detail string }
 
 func (e *FilterError) Error() string { return e.Field + ": " + e.Detail }
 
-// ParseFilter reads a filter out of the values of its fields; other fields are not its business. A field that is there has
-// a value. *FilterError.
+// ParseFilter reads a filter out of the values of its fields. A field that is there has a value, and is one of
+// FilterFields: who asks for less than a filter says would be told too much. *FilterError.
 func ParseFilter(fields map[string][]string) (*Filter, error) {
+	for _, name := range slices.Sorted(maps.Keys(fields)) {
+		if !slices.Contains(filterFields, name) {
+			return nil, &FilterError{shortened(name), "unknown"}
+		}
+	}
 	f := &Filter{}
 	for _, name := range filterFields {
 		values, given := fields[name]
@@ -123,6 +129,16 @@ func ParseFilter(fields map[string][]string) (*Filter, error) {
 		}
 	}
 	return f, nil
+}
+
+// maxName bounds what an error repeats of a name that it does not know.
+const maxName = 64
+
+func shortened(name string) string {
+	if len(name) <= maxName {
+		return name
+	}
+	return strings.ToValidUTF8(name[:maxName], "") + ".."
 }
 
 // set takes the values of a field in; else it says what they should be.

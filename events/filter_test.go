@@ -59,3 +59,21 @@ func TestFilterAgreesWithItsDefinition(t *testing.T) {
 		require.Equal(t, want, f.Within(nil).Match(e))
 	})
 }
+
+// TestUnknownFieldsOfAFilterAreRefused: to pass over one would let more through than was asked for. What is repeated of its
+// name is short.
+func TestUnknownFieldsOfAFilterAreRefused(t *testing.T) {
+	t.Parallel()
+	for name, said := range map[string]string{
+		"workflow_ids": "workflow_ids: unknown", "": ": unknown", "Types": "Types: unknown",
+		strings.Repeat("ä", 40):  strings.Repeat("ä", 32) + "..: unknown",
+		strings.Repeat("xä", 30): strings.Repeat("xä", 21) + "x..: unknown",
+	} {
+		for _, values := range [][]string{{"a"}, {}, nil} {
+			_, err := events.ParseFilter(map[string][]string{"queues": {"mail"}, name: values})
+			var fault *events.FilterError
+			require.ErrorAs(t, err, &fault)
+			require.Equal(t, said, fault.Error())
+		}
+	}
+}

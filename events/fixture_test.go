@@ -138,7 +138,7 @@ func replay(t testing.TB, dsn string) []*events.Event {
 	defer f.stop()
 	f.ready(t)
 	var all []*events.Event
-	at, err := f.Resolve("earliest")
+	at, err := f.Resolve(context.Background(), "earliest")
 	require.NoError(t, err)
 	for {
 		batch, err := f.Read(context.Background(), at, 97) // pages that do not fall on ticks

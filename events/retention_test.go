@@ -224,7 +224,7 @@ func TestReaderNeverSeesAHole(t *testing.T) {
 			ended = true // and once more through what is left
 		default:
 		}
-		at, err := reader.Resolve("earliest")
+		at, err := reader.Resolve(t.Context(), "earliest")
 		require.NoError(t, err)
 		for {
 			batch, err := reader.Read(t.Context(), at, 7)

@@ -167,8 +167,9 @@ func (s *Stream) Reads() (ring, table int64) { return s.ringReads.Load(), s.tabl
 
 // Resolve turns what a client states as a cursor into a position: "earliest", "latest", "" (latest), or a cursor, which
 // is checked: ErrCursorInvalid (malformed, or ahead of the log), *EpochError, *ExpiredError, ErrNotReady. A cursor that is
-// ahead of what this node has read may come from a node that has read more: it is waited for, a second at most.
-func (s *Stream) Resolve(cursor string) (Position, error) {
+// ahead of what this node has read may come from a node that has read more: it is waited for, a second at most, and not
+// longer than ctx, whose cause is returned then.
+func (s *Stream) Resolve(ctx context.Context, cursor string) (Position, error) {
 	head, err := s.Head()
 	if err != nil {
 		return Position{}, err
@@ -184,7 +185,9 @@ func (s *Stream) Resolve(cursor string) (Position, error) {
 		return Position{}, err
 	}
 	if p.Epoch == head.Epoch && p.Seq > head.Seq {
-		head = s.await(p)
+		if head, err = s.await(ctx, p); err != nil {
+			return Position{}, err
+		}
 	}
 	return p, s.check(p, head)
 }
@@ -193,18 +196,20 @@ func (s *Stream) Resolve(cursor string) (Position, error) {
 const aheadWait = time.Second
 
 // await waits a little for the head to reach a position.
-func (s *Stream) await(p Position) Position {
+func (s *Stream) await(ctx context.Context, p Position) (Position, error) {
 	s.Wake()
 	timer := time.NewTimer(aheadWait)
 	defer timer.Stop()
 	for {
 		head, changed := s.ring.state()
 		if head.Epoch != p.Epoch || head.Seq >= p.Seq {
-			return head
+			return head, nil
 		}
 		select {
+		case <-ctx.Done():
+			return Position{}, context.Cause(ctx)
 		case <-timer.C:
-			return head
+			return head, nil
 		case <-changed:
 		}
 	}

@@ -2,6 +2,7 @@ package events_test
 
 import (
 	"context"
+	"errors"
 	"encoding/json"
 	"testing"
 	"time"
@@ -83,9 +84,20 @@ func TestHistoryAndLiveHaveNoSeam(t *testing.T) {
 	ring, table := late.Reads()
 	require.Positive(t, ring)
 	require.Positive(t, table)
-	_, err := late.Resolve(events.Position{Epoch: start.Epoch, Seq: 801}.String())
+	_, err := late.Resolve(t.Context(), events.Position{Epoch: start.Epoch, Seq: 801}.String())
 	require.ErrorIs(t, err, events.ErrCursorInvalid) // ahead of the log
+
+	// Who has gone is not waited for.
+	gone, leave := context.WithCancelCause(t.Context())
+	leave(errGone)
+	_, err = late.Resolve(gone, events.Position{Epoch: start.Epoch, Seq: 801}.String())
+	require.ErrorIs(t, err, errGone)
+	at, err := late.Resolve(gone, start.String())
+	require.NoError(t, err)
+	require.Equal(t, start, at)
 }
+
+var errGone = errors.New("the caller has gone")
 
 func TestWaitReturnsWithTheNextEvent(t *testing.T) {
 	t.Parallel()
@@ -199,7 +211,7 @@ func TestRetentionTellsAndKeepsWhatIsNeeded(t *testing.T) {
 	// A node that was there all the while has the old floor in mind until it reads into the gap.
 	_, err = witness.Read(t.Context(), start, 10)
 	require.ErrorAs(t, err, &expired)
-	first, err := witness.Resolve("earliest")
+	first, err := witness.Resolve(t.Context(), "earliest")
 	require.NoError(t, err)
 	rest, err := witness.Read(t.Context(), first, 10)
 	require.NoError(t, err)

@@ -164,17 +164,13 @@ func readMembers(said []byte) (map[string]json.RawMessage, error) {
 
 // filterOf makes the filter of a frame. *events.FilterError.
 func filterOf(fields map[string][]string) (*events.Filter, error) {
-	known := events.FilterFields()
-	kept := make(map[string][]string, len(fields))
-	for name, values := range fields {
-		if !slices.Contains(known, name) {
-			return nil, &events.FilterError{Field: cut(name, 64), Detail: "unknown"}
-		}
-		if len(values) > 0 { // an empty field lets all through
-			kept[name] = values
+	given := maps.Clone(fields)
+	for _, name := range events.FilterFields() {
+		if len(given[name]) == 0 {
+			delete(given, name) // it lets all through
 		}
 	}
-	return events.ParseFilter(kept)
+	return events.ParseFilter(given)
 }
 
 // hello and the others are the frames of the server, beside ev, which is put together from events (outbox.events).

@@ -124,14 +124,15 @@ func (h *Hub) readRequest(r *http.Request, caller Caller, framed bool) (ask requ
 		switch {
 		case framed:
 			return ask, badParameter(cut(name, 64), "not in framed mode: subscribe with a frame")
-		case name != paramAfter && name != paramInclude && !slices.Contains(events.FilterFields(), name):
-			return ask, badParameter(cut(name, 64), "unknown")
 		case len(values) > 1:
-			return ask, badParameter(name, "given more than once")
+			return ask, badParameter(cut(name, 64), "given more than once")
 		}
 		fields[name] = strings.Split(values[0], ",")
 	}
-	for _, part := range fields[paramInclude] {
+	include := fields[paramInclude]
+	delete(fields, paramInclude)
+	delete(fields, paramAfter)
+	for _, part := range include {
 		if part != includePayload {
 			return ask, badParameter(paramInclude, "payload is all that can be added")
 		}
@@ -151,7 +152,7 @@ func (h *Hub) readRequest(r *http.Request, caller Caller, framed bool) (ask requ
 	if _, given := query[paramAfter]; given && cursor == "" {
 		return ask, badParameter(paramAfter, "a cursor, earliest or latest")
 	}
-	if ask.after, err = h.config.Stream.Resolve(cursor); err != nil {
+	if ask.after, err = h.config.Stream.Resolve(r.Context(), cursor); err != nil {
 		return ask, refusalOf(err)
 	}
 	return ask, nil

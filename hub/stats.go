@@ -85,7 +85,7 @@ func (s *session) sayStats(now time.Time) {
 		return // the stream or the counts are not there yet
 	}
 	s.say(statsFrame{
-		T: "stats", At: n.at.UTC().Format("2006-01-02T15:04:05.000000Z"), Cursor: n.cursor.String(),
+		T: "stats", At: events.FormatTime(n.at), Cursor: n.cursor.String(),
 		Totals: n.totals(s.caller.Queues), Queues: n.bodies(s.stats.queues, s.caller.Queues),
 		Stream: streamBody{LagMS: n.lag.Milliseconds()},
 	})

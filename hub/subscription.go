@@ -72,7 +72,7 @@ func (s *session) check(w wish) order {
 		return refuse(code, detail)
 	}
 	stream := s.hub.config.Stream
-	if o.after, err = stream.Resolve(w.After); err == nil {
+	if o.after, err = stream.Resolve(s.ctx, w.After); err == nil {
 		o.head, err = stream.Head()
 	}
 	if said := endedBy(err); said != nil {
