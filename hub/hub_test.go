@@ -421,18 +421,24 @@ func TestConfigIsRefusedWithAllItsFaults(t *testing.T) {
 func TestW8GoodbyesAreOutWhenTheDrainReturns(t *testing.T) {
 	t.Parallel()
 	d := open(t)
-	var all []*socket
+	var plain []*socket
+	var frames []*framed
 	for n := range 60 {
-		all = append(all, d.dial("many", "after=latest"))
+		plain = append(plain, d.dial("many", "after=latest"))
 		if n%2 == 0 {
-			all = append(all, &socket{d.dialFramed("many").Conn, t, d})
+			frames = append(frames, d.dialFramed("many"))
 		}
 	}
 	d.hub.Drain(t.Context())
 	require.Zero(t, d.hub.Unsaid())
 	d.stop()
-	for _, s := range all {
+	for _, s := range plain {
 		code, _, _ := s.closed()
 		require.Equal(t, hub.CloseGoingAway, code)
+	}
+	for _, f := range frames {
+		code, _, before := f.closed()
+		require.Equal(t, hub.CloseGoingAway, code)
+		require.Equal(t, "bye", before[len(before)-1].T)
 	}
 }
