@@ -5,6 +5,7 @@ import (
 	"net"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/rs/zerolog"
 
 	"github.com/mini-asynq/mini-asynq/jobs"
@@ -15,12 +16,13 @@ type Base struct {
 	Snapshot string
 	Counts   map[string]map[jobs.Status]int64
 	Rows     []jobs.Queue
+	Workers  map[uuid.UUID]jobs.WorkerState
 	Offset   time.Duration
 }
 
 func (b Base) internal() (base, error) {
 	snap, err := parseSnapshot(b.Snapshot)
-	out := base{snap: snap, backlogs: make(map[string]*jobs.Backlog), rows: b.Rows, offset: b.Offset}
+	out := base{snap: snap, backlogs: make(map[string]*jobs.Backlog), rows: b.Rows, workers: b.Workers, offset: b.Offset}
 	for name, counts := range b.Counts {
 		out.backlogs[name] = &jobs.Backlog{Queue: name, Counts: counts}
 	}
@@ -36,6 +38,11 @@ func (o *Overview) ReadBaseWith(read func(context.Context) (Base, error)) {
 		}
 		return b.internal()
 	}
+}
+
+// ReadRowsWith replaces the look at the rows of queues.
+func (o *Overview) ReadRowsWith(read func(context.Context, []string) ([]jobs.Queue, error)) {
+	o.readRows = read
 }
 
 // BeginCount begins a count; the function it returns ends it.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
+	"github.com/google/uuid"
 	"github.com/rs/zerolog"
 
 	"github.com/mini-asynq/mini-asynq/jobs"
@@ -21,6 +22,10 @@ type QueueNumbers struct {
 	Name   string
 	Counts map[jobs.Status]int64 // live statuses and dead, never completed
 	Paused bool
+	// Row is the queue's row, zero if there is none. RowKnown is false for the moment in which it has changed and was not
+	// read again.
+	Row      jobs.Queue
+	RowKnown bool
 	// OldestPendingAt is when the oldest pending job became due, by the database's clock; zero: nothing is pending. It
 	// is looked up while somebody asks, and OverviewConfig.Probe old at most.
 	OldestPendingAt time.Time
@@ -121,10 +126,12 @@ type Overview struct {
 	config   OverviewConfig
 	readBase func(context.Context) (base, error)
 	readHead func(context.Context, []string) (map[string]time.Time, error)
+	readRows func(context.Context, []string) ([]jobs.Queue, error)
 	poke     chan struct{} // capacity 1: Run has something to do. Senders: Fold and readers; never closed.
 
 	mu         sync.Mutex // guards all below; nothing blocks under it
 	epoch      int64      // of the events folded last; 0: none
+	seq        int64      // of the event folded last; 0: none
 	generation int        // grows when a count under way has lost its meaning
 	based      bool       // the counts are true
 	wantBase   bool
@@ -132,8 +139,10 @@ type Overview struct {
 	snap       snapshot // of the count; what it sees is in the counts already
 	recording  bool     // a count is under way
 	deltas     []delta
-	pauses     []pauseDelta
-	tooMany    bool // they did not fit
+	rowDeltas  []rowDelta
+	tooMany    bool                           // they did not fit
+	workers    map[uuid.UUID]jobs.WorkerState // those that are not offline
+	staleRows  map[string]struct{}            // queues whose rows have changed and were not read again
 	queues     map[string]*queueState
 	overflowed bool // a name was counted under OtherQueue since the last count
 	series     int  // queues with a long history
@@ -151,7 +160,8 @@ type queueState struct {
 	counts  [tracked]int64
 	paused  bool
 	hasRow  bool
-	offers  int // how often its name was offered to NewQueues
+	row     *jobs.Queue // nil: there is none, or it has changed and was not read again; never changed
+	offers  int         // how often its name was offered to NewQueues
 	oldest  time.Time
 	looked  time.Time // when oldest was last read from the database, by this node's clock; zero: never
 	touched time.Time // by its last event, this node's clock
@@ -190,13 +200,6 @@ type delta struct {
 	from, to int8
 }
 
-// pauseDelta is a pause or its end, remembered while a count runs.
-type pauseDelta struct {
-	xid    uint64
-	queue  string
-	paused bool
-}
-
 // NewOverview makes an overview; its numbers are true soon after Run has started. Before Run, Fold must be a tap of the
 // stream.
 func NewOverview(config OverviewConfig) *Overview {
@@ -204,10 +207,13 @@ func NewOverview(config OverviewConfig) *Overview {
 		config: config.withDefaults(),
 		poke:   make(chan struct{}, 1),
 		queues: make(map[string]*queueState),
-		all:    newHistory(true),
-		since:  time.Now(), // monotonic
+
+		workers: make(map[uuid.UUID]jobs.WorkerState), staleRows: make(map[string]struct{}),
+
+		all:   newHistory(true),
+		since: time.Now(), // monotonic
 	}
-	o.readBase, o.readHead = o.baseFromDatabase, o.headFromDatabase
+	o.readBase, o.readHead, o.readRows = o.baseFromDatabase, o.headFromDatabase, o.rowsFromDatabase
 	return o
 }
 
@@ -240,12 +246,18 @@ func (o *Overview) fold(batch []*Event) (names []string) {
 	for _, e := range batch {
 		if e.Epoch != o.epoch {
 			o.enterEpoch(e.Epoch)
+		} else if e.Seq != o.seq+1 {
+			o.forget() // this node was away for so long that retention passed it
 		}
+		o.seq = e.Seq
 		o.folded = true
 		if e.Type == "history.dropped" {
 			// Its dead jobs are gone without an event for each.
 			o.wantBase = true
 			o.wake()
+		}
+		if !e.AboutJob() {
+			o.foldRow(e)
 		}
 		if e.Queue == "" {
 			continue
@@ -255,7 +267,6 @@ func (o *Overview) fold(batch []*Event) (names []string) {
 			q.touched = now.Add(-o.offset)
 		}
 		if !e.AboutJob() {
-			o.foldQueueEvent(q, e)
 			continue
 		}
 		if !q.hasRow && q.offers == 0 && jobs.ValidName(q.name) {
@@ -325,33 +336,19 @@ func (q *queueState) step(from, to int8, n int64, runAt time.Time) {
 	}
 }
 
-func (o *Overview) foldQueueEvent(q *queueState, e *Event) {
-	q.hasRow = true
-	paused := e.Type == "queue.paused"
-	if !paused && e.Type != "queue.resumed" {
-		return
-	}
-	if o.recording {
-		if len(o.pauses) < maxPauses {
-			o.pauses = append(o.pauses, pauseDelta{e.XID, e.Queue, paused})
-		} else {
-			o.tooMany = true
-		}
-	}
-	if !o.based || !o.snap.sees(e.XID) {
-		q.paused = paused
-	}
-}
-
-// enterEpoch forgets the counts when history was lost: they need a new base.
+// enterEpoch forgets the counts when history was lost.
 func (o *Overview) enterEpoch(epoch int64) {
 	first := o.epoch == 0
 	o.epoch = epoch
-	if first {
-		return
+	if !first {
+		o.forget()
 	}
+}
+
+// forget gives the numbers up, since something happened that was not told: they need a new base. The caller holds the lock.
+func (o *Overview) forget() {
 	o.generation++
-	o.based, o.wantBase, o.recording, o.deltas, o.pauses = false, true, false, nil, nil
+	o.based, o.wantBase, o.recording, o.deltas, o.rowDeltas = false, true, false, nil, nil
 	o.audit = audit{}
 	o.wake()
 }
@@ -422,6 +419,7 @@ func (o *Overview) numbers(q *queueState) QueueNumbers {
 	}
 	n := q.summary
 	n.Name, n.Paused, n.OldestPendingAt = q.name, q.paused, q.oldest
+	n.Row, n.RowKnown = q.rowOf()
 	n.Counts = make(map[jobs.Status]int64, tracked)
 	for i, status := range trackedStatuses {
 		n.Counts[status] = max(0, q.counts[i])
@@ -462,7 +460,6 @@ const (
 	rollEvery   = 5 * time.Second // housekeeping in memory; it issues no statement
 	forgetAfter = 24 * time.Hour  // a queue without jobs and events
 	maxOffers   = 5               // of a name to NewQueues between two counts
-	maxPauses   = 4096            // remembered while a count runs
 )
 
 // Run counts, keeps the counts honest and lets old history go until ctx ends. It returns nil then, and an error only
@@ -489,11 +486,13 @@ func (o *Overview) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-o.poke:
-			if o.probeHeads(ctx); !wants() {
+			o.probeHeads(ctx)
+			if o.rereadRows(ctx); !wants() {
 				continue
 			}
 		case <-roll.C:
-			if o.roll(); !wants() {
+			o.roll()
+			if o.rereadRows(ctx); !wants() {
 				continue
 			}
 		case <-count.C:
@@ -539,8 +538,15 @@ func (o *Overview) roll() {
 	names := func() (names []string) {
 		o.mu.Lock()
 		defer o.mu.Unlock()
-		if err == nil && head.Epoch > o.epoch {
-			o.enterEpoch(head.Epoch) // also when nothing has happened in it yet
+		// Also when nothing has happened since. What the head counts has been folded, unless it was passed over.
+		switch {
+		case err != nil:
+		case head.Epoch > o.epoch:
+			o.enterEpoch(head.Epoch)
+			o.seq = head.Seq
+		case head.Epoch == o.epoch && head.Seq > o.seq:
+			o.forget()
+			o.seq = head.Seq
 		}
 		now, own := o.now(), time.Now() // monotonic
 		o.all.trim(now)

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/rs/zerolog"
 
 	"github.com/mini-asynq/mini-asynq/jobs"
@@ -65,6 +66,7 @@ type base struct {
 	snap     snapshot
 	backlogs map[string]*jobs.Backlog
 	rows     []jobs.Queue
+	workers  map[uuid.UUID]jobs.WorkerState
 	offset   time.Duration // the database's clock minus this node's
 }
 
@@ -89,7 +91,7 @@ func (o *Overview) count(ctx context.Context) error {
 func (o *Overview) beginCount() (generation int, dropped bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.recording, o.deltas, o.pauses, o.tooMany = true, nil, nil, false
+	o.recording, o.deltas, o.rowDeltas, o.tooMany = true, nil, nil, false
 	dropped, o.wantBase = o.wantBase, false
 	return o.generation, dropped
 }
@@ -101,8 +103,8 @@ func (o *Overview) install(b base, generation int, dropped bool, err error) (nam
 	if o.generation != generation {
 		return nil, nil // wantBase is set again
 	}
-	deltas, pauses, tooMany := o.deltas, o.pauses, o.tooMany
-	o.recording, o.deltas, o.pauses, o.tooMany = false, nil, nil, false
+	deltas, rowDeltas, tooMany := o.deltas, o.rowDeltas, o.tooMany
+	o.recording, o.deltas, o.rowDeltas, o.tooMany = false, nil, nil, false
 	if err == nil && tooMany {
 		err = errTooMany
 	}
@@ -113,17 +115,14 @@ func (o *Overview) install(b base, generation int, dropped bool, err error) (nam
 	before := make(map[string][tracked]int64, len(o.queues))
 	for name, q := range o.queues {
 		before[name] = q.counts
-		q.counts, q.oldest, q.paused, q.hasRow, q.offers = [tracked]int64{}, time.Time{}, false, false, 0
+		q.counts, q.oldest, q.paused, q.hasRow, q.row, q.offers = [tracked]int64{}, time.Time{}, false, false, nil, 0
 	}
 	wasBased, torn := o.based, o.overflowed
 	o.based, o.folded, o.overflowed, o.offset = true, false, false, b.offset
 	previous := o.snap
 	o.snap = b.snap
 
-	for _, row := range b.rows {
-		q := o.queue(row.Name)
-		q.hasRow, q.paused = true, row.Paused
-	}
+	o.installRows(b, rowDeltas)
 	for name, backlog := range b.backlogs {
 		q := o.queue(name)
 		for i, status := range trackedStatuses {
@@ -142,11 +141,6 @@ func (o *Overview) install(b base, generation int, dropped bool, err error) (nam
 		if !b.snap.sees(d.xid) {
 			q := o.queue(d.queue)
 			q.step(d.from, d.to, d.n, now)
-		}
-	}
-	for _, p := range pauses {
-		if !b.snap.sees(p.xid) {
-			o.queue(p.queue).paused = p.paused
 		}
 	}
 	after := make(map[string][tracked]int64, len(o.queues))
@@ -185,6 +179,9 @@ func (o *Overview) baseFromDatabase(ctx context.Context) (b base, err error) {
 		return base{}, fmt.Errorf("take a snapshot: %w", err)
 	}
 	if b.rows, err = jobs.ListQueues(ctx, tx); err != nil {
+		return base{}, err
+	}
+	if b.workers, err = jobs.PresentWorkers(ctx, tx); err != nil {
 		return base{}, err
 	}
 	if b.backlogs, err = jobs.Backlogs(ctx, tx); err != nil {

@@ -633,13 +633,13 @@ func TestRatesAndPercentilesAreOfTheLastMinutes(t *testing.T) {
 			at := time.Now()
 			run := func(e *events.Event) { e.RunMS = ms(40) }
 			o.Fold([]*events.Event{
-				happened(seq, "q", at, "", jobs.Pending),
-				happened(seq, "q", at, jobs.Pending, jobs.Running, func(e *events.Event) { e.WaitMS = ms(2) }),
+				happened(3*seq-2, "q", at, "", jobs.Pending),
+				happened(3*seq-1, "q", at, jobs.Pending, jobs.Running, func(e *events.Event) { e.WaitMS = ms(2) }),
 			})
 			if seq%4 == 0 {
-				o.Fold([]*events.Event{happened(seq, "q", at, jobs.Running, jobs.Retrying, run)})
+				o.Fold([]*events.Event{happened(3*seq, "q", at, jobs.Running, jobs.Retrying, run)})
 			} else {
-				o.Fold([]*events.Event{happened(seq, "q", at, jobs.Running, jobs.Completed, run)})
+				o.Fold([]*events.Event{happened(3*seq, "q", at, jobs.Running, jobs.Completed, run)})
 			}
 			pass(time.Second)
 		}
@@ -734,7 +734,7 @@ func TestQueuesBeyondTheBoundShareOnePlace(t *testing.T) {
 		require.Len(t, o.Stats("q0", time.Hour, 5*time.Second).Points, 720)
 		require.Len(t, o.Stats("q2", time.Hour, 5*time.Second).Points, 62)
 		// Without jobs and events a queue is forgotten after a day.
-		o.Fold([]*events.Event{happened(20, "q0", time.Now(), jobs.Pending, jobs.Cancelled)})
+		o.Fold([]*events.Event{happened(11, "q0", time.Now(), jobs.Pending, jobs.Cancelled)})
 		pass(25 * time.Hour)
 		_, ok = o.Queue("q0")
 		require.False(t, ok)
@@ -753,6 +753,9 @@ func BenchmarkFold(b *testing.B) {
 	}
 	for b.Loop() {
 		o.Fold(batch)
+		for _, e := range batch {
+			e.Seq += int64(len(batch))
+		}
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/500, "ns/event")
 }

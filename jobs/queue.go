@@ -52,6 +52,19 @@ func ListQueues(ctx context.Context, db DB) ([]Queue, error) {
 	return queues, nil
 }
 
+// QueuesNamed returns those of some queues that have a row, in no order. Primary key.
+func QueuesNamed(ctx context.Context, db DB, names []string) ([]Queue, error) {
+	rows, err := db.Query(ctx, `SELECT `+queueColumns+` FROM mini_asynq.queues WHERE name = ANY ($1::text[])`, names)
+	if err != nil {
+		return nil, fmt.Errorf("read queues: %w", err)
+	}
+	queues, err := pgx.CollectRows(rows, scanQueue)
+	if err != nil {
+		return nil, fmt.Errorf("read queues: %w", err)
+	}
+	return queues, nil
+}
+
 // GetQueue returns one queue, or ErrNotFound.
 func GetQueue(ctx context.Context, db DB, name string) (Queue, error) {
 	return oneQueue(ctx, db, `SELECT `+queueColumns+` FROM mini_asynq.queues WHERE name = $1`, name)
@@ -86,7 +99,7 @@ func AddQueues(ctx context.Context, db DB, names []string) error {
 }
 
 // PauseQueue stops claims of a queue, on all nodes, until it is resumed. The row is made if it is new; a second pause
-// replaces reason and end. It returns when the pause is stored; ConfirmPause says when it holds.
+// replaces reason and end, and one that would replace them with the same changes nothing. It returns when the pause is stored; ConfirmPause says when it holds.
 // An end that has passed already is a *ValidationError.
 func PauseQueue(ctx context.Context, db DB, name string, p Pause, act Act) (q Queue, err error) {
 	var until *time.Time
@@ -105,8 +118,14 @@ func PauseQueue(ctx context.Context, db DB, name string, p Pause, act Act) (q Qu
 			 WHERE $3::timestamptz IS NULL OR $3 > clock_timestamp()
 			ON CONFLICT (name) DO UPDATE
 			   SET paused = true, paused_at = CASE WHEN q.paused THEN q.paused_at ELSE EXCLUDED.paused_at END,
-			       paused_until = EXCLUDED.paused_until, pause_reason = EXCLUDED.pause_reason, actor = EXCLUDED.actor,
-			       updated_at = clock_timestamp(), version = q.version + 1
+			       paused_until = EXCLUDED.paused_until, pause_reason = EXCLUDED.pause_reason,
+			       -- The trigger writes an event under the same conditions.
+			       (actor, updated_at, version) = (
+			       SELECT CASE WHEN same THEN q.actor ELSE EXCLUDED.actor END,
+			              CASE WHEN same THEN q.updated_at ELSE clock_timestamp() END,
+			              q.version + CASE WHEN same THEN 0 ELSE 1 END
+			         FROM (SELECT q.paused AND q.pause_reason IS NOT DISTINCT FROM EXCLUDED.pause_reason
+			                  AND q.paused_until IS NOT DISTINCT FROM EXCLUDED.paused_until AS same) AS pause)
 			RETURNING `+queueColumns, name, act.Reason, until, span, act.Actor)
 		if errors.Is(err, ErrNotFound) {
 			return &ValidationError{Faults: []Fault{{"/until", "out_of_range", "has passed already"}}}

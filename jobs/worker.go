@@ -105,6 +105,22 @@ func Workers(ctx context.Context, db DB, after uuid.UUID, limit int) ([]Worker, 
 	return list, nil
 }
 
+// PresentWorkers returns the workers that are not offline, and how they are. It reads all of them: for the start of a node and
+// for recounts.
+func PresentWorkers(ctx context.Context, db DB) (map[uuid.UUID]WorkerState, error) {
+	rows, err := db.Query(ctx, `SELECT id, state FROM mini_asynq.workers WHERE state <> 'offline'`)
+	if err != nil {
+		return nil, fmt.Errorf("read which workers are there: %w", err)
+	}
+	present := make(map[uuid.UUID]WorkerState)
+	var id uuid.UUID
+	var state WorkerState
+	if _, err := pgx.ForEachRow(rows, []any{&id, &state}, func() error { present[id] = state; return nil }); err != nil {
+		return nil, fmt.Errorf("read which workers are there: %w", err)
+	}
+	return present, nil
+}
+
 // AskWorker tells a worker, at its next call, to claim no more or to finish and go. To drain goes further than to be quiet,
 // and is not taken back.
 func AskWorker(ctx context.Context, db DB, id uuid.UUID, what Asked, act Act) (w Worker, err error) {
