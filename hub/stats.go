@@ -2,6 +2,7 @@ package hub
 
 import (
 	"encoding/json"
+	"errors"
 	"math"
 	"slices"
 	"sync"
@@ -13,8 +14,10 @@ import (
 
 // Numbers is what stats frames are made of: memory, so that a viewer costs no query.
 type Numbers interface {
-	// Queues are the numbers of all queues by name; none before the first count.
+	// Queues are the numbers of all queues by name; nil before the first count.
 	Queues() []events.QueueNumbers
+	// Workers is how many remote workers there are; false before the first count.
+	Workers() (events.WorkerNumbers, bool)
 	// Pulse is the database's time, and how long the newest event took to get to this node.
 	Pulse() (now time.Time, lag time.Duration)
 }
@@ -33,7 +36,9 @@ type statsFrame struct {
 	Cursor string                     `json:"cursor"` // everything up to here is in the numbers
 	Totals totalsBody                 `json:"totals"` // of the queues that the caller may see, asked for or not
 	Queues map[string]json.RawMessage `json:"queues"`
-	Stream streamBody                 `json:"stream"`
+	// Workers is null for who is held to some queues: whom a worker serves is not looked at.
+	Workers *workersBody `json:"workers"`
+	Stream  streamBody   `json:"stream"`
 }
 
 type totalsBody struct {
@@ -46,6 +51,11 @@ type ratesBody struct {
 	Started   float64 `json:"started"`
 	Completed float64 `json:"completed"`
 	Failed    float64 `json:"failed"`
+}
+
+type workersBody struct {
+	Online   int `json:"online"`
+	Draining int `json:"draining"`
 }
 
 type streamBody struct {
@@ -84,10 +94,14 @@ func (s *session) sayStats(now time.Time) {
 	if err != nil {
 		return // the stream or the counts are not there yet
 	}
+	var present *workersBody
+	if s.caller.Queues == nil {
+		present = &n.workers
+	}
 	s.say(statsFrame{
 		T: "stats", At: events.FormatTime(n.at), Cursor: n.cursor.String(),
 		Totals: n.totals(s.caller.Queues), Queues: n.bodies(s.stats.queues, s.caller.Queues),
-		Stream: streamBody{LagMS: n.lag.Milliseconds()},
+		Workers: present, Stream: streamBody{LagMS: n.lag.Milliseconds()},
 	})
 }
 
@@ -101,6 +115,9 @@ type board struct {
 // boardAge is how old numbers may be that a viewer is shown.
 const boardAge = minStats / 2
 
+// errNotCounted means that there are no numbers yet: before the first count of a node, and after it has lost sight of the log.
+var errNotCounted = errors.New("hub: the jobs are not counted yet")
+
 // read returns numbers that are new enough.
 func (b *board) read(config Config, now time.Time) (*numbers, error) {
 	if n := b.fresh(now); n != nil {
@@ -112,6 +129,11 @@ func (b *board) read(config Config, now time.Time) (*numbers, error) {
 		return nil, err
 	}
 	n := &numbers{cursor: head, queues: config.Numbers.Queues(), body: config.QueueBody}
+	workers, counted := config.Numbers.Workers()
+	if !counted || n.queues == nil {
+		return nil, errNotCounted
+	}
+	n.workers = workersBody(workers)
 	n.at, n.lag = config.Numbers.Pulse()
 	n.places, n.encoded = make(map[string]int, len(n.queues)), make([]json.RawMessage, len(n.queues))
 	for i, q := range n.queues {
@@ -135,13 +157,14 @@ func (b *board) fresh(now time.Time) *numbers {
 
 // numbers are those of one moment. Safe for concurrent use.
 type numbers struct {
-	at     time.Time // the database's
-	cursor events.Position
-	lag    time.Duration
-	queues []events.QueueNumbers
-	places map[string]int // of the queues
-	all    totalsBody
-	body   func(events.QueueNumbers) any
+	at      time.Time // the database's
+	cursor  events.Position
+	lag     time.Duration
+	queues  []events.QueueNumbers
+	workers workersBody
+	places  map[string]int // of the queues
+	all     totalsBody
+	body    func(events.QueueNumbers) any
 
 	mu      sync.Mutex // guards encoded; nothing blocks under it
 	encoded []json.RawMessage

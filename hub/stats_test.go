@@ -28,6 +28,10 @@ func (*countedNumbers) Pulse() (now time.Time, lag time.Duration) {
 	return time.Date(2026, 3, 1, 12, 0, 0, 1000, time.UTC), 4 * time.Millisecond
 }
 
+func (*countedNumbers) Workers() (events.WorkerNumbers, bool) {
+	return events.WorkerNumbers{Online: 2, Draining: 1}, true
+}
+
 // statsSaid is a stats frame as a client sees it.
 type statsSaid struct {
 	At     string `json:"at"`
@@ -40,7 +44,8 @@ type statsSaid struct {
 		Name string `json:"name"`
 		Dead int64  `json:"dead"`
 	} `json:"queues"`
-	Stream map[string]int64 `json:"stream"`
+	Workers map[string]int   `json:"workers"`
+	Stream  map[string]int64 `json:"stream"`
 }
 
 func (f *framed) stats() (said statsSaid) {
@@ -76,6 +81,7 @@ func TestStatsComeFromMemoryForWhoMaySeeThem(t *testing.T) {
 	require.Len(t, said.Queues, 1)
 	require.EqualValues(t, 5, said.Queues["pdf"].Dead)
 	require.Equal(t, map[string]int64{"lag_ms": 4}, said.Stream)
+	require.Equal(t, map[string]int{"online": 2, "draining": 1}, said.Workers)
 	begin := time.Now()
 	require.Greater(t, f.stats().Totals.Counts["pending"], said.Totals.Counts["pending"], "it is read anew")
 	f.stats()
@@ -97,6 +103,7 @@ func TestStatsComeFromMemoryForWhoMaySeeThem(t *testing.T) {
 	said = bound.stats()
 	require.Empty(t, said.Queues)
 	require.EqualValues(t, 5, said.Totals.Counts["dead"])
+	require.Nil(t, said.Workers, "of all queues")
 	bound.say(`{"t":"stats","every":"1s"}`)
 	require.Len(t, bound.stats().Queues, 1)
 
@@ -112,4 +119,39 @@ func TestStatsComeFromMemoryForWhoMaySeeThem(t *testing.T) {
 		require.Equal(t, "invalid_parameter", said.Code)
 		require.Empty(t, others, "stopped")
 	}
+}
+
+// lateNumbers are counted once somebody says so.
+type lateNumbers struct {
+	countedNumbers
+	queues, workers atomic.Bool
+}
+
+func (n *lateNumbers) Queues() []events.QueueNumbers {
+	if n.queues.Load() {
+		return []events.QueueNumbers{}
+	}
+	return nil
+}
+
+func (n *lateNumbers) Workers() (events.WorkerNumbers, bool) {
+	return events.WorkerNumbers{}, n.workers.Load()
+}
+
+// TestStatsWaitForTheFirstCount: zeros that nobody has counted are not said.
+func TestStatsWaitForTheFirstCount(t *testing.T) {
+	t.Parallel()
+	numbers := &lateNumbers{}
+	d := open(t, func(c *hub.Config) { c.Numbers = numbers })
+	f := d.dialFramed("")
+	f.say(`{"t":"stats","every":"500ms"}`)
+	f.say(`{"t":"ping","n":1}`)
+	_, others := f.until("pong", "")
+	numbers.queues.Store(true)
+	f.say(`{"t":"stats","every":"500ms"}`)
+	f.say(`{"t":"ping","n":2}`)
+	_, more := f.until("pong", "")
+	require.Empty(t, append(others, more...))
+	numbers.workers.Store(true)
+	require.Empty(t, f.stats().Queues)
 }

@@ -425,6 +425,22 @@ test("the numbers are asked for again on each line", async (t) => {
   assert.deepEqual(socket().frames("stats").at(-1), { t: "stats", every: "0s" });
 });
 
+test("numbers that the server refuses are said to be refused", async (t) => {
+  const { stream, socket } = await setUp(t);
+  const refused: string[] = [];
+  const seen = nothing();
+  stream.subscribe(view(seen));
+  stream.watchStats(100, [], () => assert.fail("none came"), (error) => refused.push(`${error.code}: ${error.message}`));
+  socket().greet();
+  await settle();
+  socket().say({ t: "err", code: "invalid_parameter", detail: "every: 500ms to 10s, or 0s" });
+  assert.deepEqual(refused, ["invalid_parameter: every: 500ms to 10s, or 0s"]);
+  assert.deepEqual(seen.errors, []);
+  stream.unwatchStats();
+  socket().say({ t: "err", code: "unavailable", detail: "" });
+  assert.equal(refused.length, 1);
+});
+
 test("a ticket that cannot be had is waited for", async (t) => {
   const states: StreamState[] = [];
   let asked = 0;

@@ -38,10 +38,14 @@ export function isEmpty(filter: Filter | undefined): boolean {
   return !filter || Object.values(filter).every((values: readonly string[] | undefined) => !values || values.length === 0);
 }
 
-/** The numbers of the server at a moment, as GET /stats and GET /queues have them. */
+/** The numbers of the server at a moment, from its memory. What they consist of is in api/asyncapi.yaml. */
 export interface Stats {
   readonly t: "stats";
   readonly at: string;
+  /** Everything up to here is in them. */
+  readonly cursor: string;
+  /** Remote workers; null for a caller who is held to some queues. */
+  readonly workers: { readonly online: number; readonly draining: number } | null;
   readonly [member: string]: unknown;
 }
 

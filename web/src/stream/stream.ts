@@ -1,6 +1,6 @@
 import { adviceOf, Backoff, parseReason } from "./closing.js";
 import { parseCursor } from "./cursor.js";
-import { ClosedError, ProtocolError, type StreamError } from "./errors.js";
+import { ClosedError, ProtocolError, RefusedError, type StreamError } from "./errors.js";
 import { parseFrame, type ClientFrame, type ServerFrame, type Stats } from "./frames.js";
 import { Reading, type ConsumerOptions, type Line, type Subscription, type ViewOptions } from "./subscription.js";
 
@@ -49,7 +49,7 @@ export class EventStream {
   private pause: ReturnType<typeof setTimeout> | undefined;
   private failures = 0;
   private closed = false;
-  private stats: { every: string; queues: readonly string[]; onStats: (stats: Stats) => void } | undefined;
+  private stats: { frame: ClientFrame; onStats: (stats: Stats) => void; onRefused: (error: RefusedError) => void } | undefined;
 
   constructor(private readonly options: StreamOptions) {
     this.backoff = new Backoff(options.firstPauseMs, options.maxPauseMs);
@@ -70,9 +70,15 @@ export class EventStream {
     return reading;
   }
 
-  /** Asks for the numbers, in place of what was asked before. everyMs: 500 to 10000. */
-  watchStats(everyMs: number, queues: readonly string[], onStats: (stats: Stats) => void): void {
-    this.stats = { every: `${everyMs}ms`, queues, onStats };
+  /**
+   * Asks for the numbers, in place of what was asked before. everyMs: 500 to 10000; queues: none is all. onRefused: the server
+   * has none, or does not take what was asked for; on the next line it is asked again.
+   */
+  watchStats(
+    everyMs: number, queues: readonly string[], onStats: (stats: Stats) => void,
+    onRefused: (error: RefusedError) => void = () => undefined,
+  ): void {
+    this.stats = { frame: { t: "stats", every: `${everyMs}ms`, queues }, onStats, onRefused };
     this.askStats();
   }
 
@@ -144,6 +150,11 @@ export class EventStream {
       case "stats":
         this.stats?.onStats(frame as unknown as Stats);
         return;
+      case "err":
+        if (frame.id === undefined) { // what is about no subscription
+          this.stats?.onRefused(new RefusedError(frame.code ?? "", frame.detail ?? ""));
+          return;
+        }
     }
     const reading = frame.id === undefined ? undefined : this.readings.get(frame.id);
     if (frame.t === "ev" || frame.t === "mark" || frame.t === "caught_up") {
@@ -170,7 +181,7 @@ export class EventStream {
 
   private askStats(): void {
     if (this.stats && this.socket?.greeted) {
-      this.socket.send({ t: "stats", every: this.stats.every, queues: this.stats.queues });
+      this.socket.send(this.stats.frame);
     }
   }
 
