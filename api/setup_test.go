@@ -63,6 +63,8 @@ func setupOn(t testing.TB, dsn string, change ...func(*api.Config)) *door {
 	poolConfig, err := pgxpool.ParseConfig(dsn)
 	require.NoError(t, err)
 	poolConfig.MaxConns = 6
+	// As a node has its own: the history of a job is compiled for a third of a second otherwise.
+	maps.Copy(poolConfig.ConnConfig.RuntimeParams, map[string]string{"jit": "off", "enable_seqscan": "off"})
 	pool, err := pgxpool.NewWithConfig(ctx, poolConfig)
 	require.NoError(t, err)
 	connect := func(ctx context.Context) (*pgx.Conn, error) { return pgx.Connect(ctx, dsn) }
