@@ -44,13 +44,16 @@ func TestHeadOfAStreamIsItsHeaderAndNoMore(t *testing.T) {
 }
 
 // lines opens a stream of lines.
-func (d *door) lines(t testing.TB, query string) *bufio.Reader {
+func (d *door) lines(t testing.TB, query string, options ...with) *bufio.Reader {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*eventLimit)
 	t.Cleanup(cancel)
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, d.url+"/api/v1/events?"+query, nil)
 	require.NoError(t, err)
 	r.Header.Set("Accept", "application/x-ndjson")
+	for _, option := range options {
+		option(r)
+	}
 	response, err := d.client.Do(r)
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = response.Body.Close() })
@@ -149,4 +152,74 @@ func TestForkIsSaidToThoseWhoWait(t *testing.T) {
 	d.enqueue(`{"queue":"a"}`)
 	p := d.get("/events?wait=20s&after=" + asOf).page()
 	require.Equal(t, epoch.String()+"-3", p.events[0].Cursor)
+}
+
+// TestKeyOfSomeQueuesSeesTheirEventsAloneInEveryForm: history and live, whatever it asks for.
+func TestKeyOfSomeQueuesSeesTheirEventsAloneInEveryForm(t *testing.T) {
+	t.Parallel()
+	d := setup(t)
+	theirs, n := d.mixed()
+	d.settled(n + 3)
+	d.putConsumer("c", `{"after":"earliest","filter":{"queues":["video"]}}`).is(http.StatusCreated)
+	key := bearer(d.key(`"scopes":["read"],"queues":["video"]`))
+	var want []logged
+	all, _ := d.poll("limit=1000", "earliest")
+	for _, e := range all {
+		if e.Queue == "video" {
+			want = append(want, e)
+		}
+	}
+	require.NotEmpty(t, want)
+	for _, query := range []string{"", "&queues=video,mail", "&queues=*", "&types=job.*,queue.*,key.*,worker.*"} {
+		got, _ := d.poll("limit=7"+query, "earliest", key)
+		require.Equal(t, want, got, query)
+		lines := d.get("/events?after=earliest"+query, header("Accept", "application/x-ndjson"), key).is(http.StatusOK)
+		require.Equal(t, want, linesOf(t, lines.raw), query)
+		source := d.sse(t, "after=earliest"+query, key)
+		for _, e := range want {
+			require.Equal(t, e, source.event(), query)
+		}
+		source.cut()
+	}
+	for _, query := range []string{"queues=mail", "job_ids=" + theirs, "types=key.*,worker.*,history.*"} {
+		got, _ := d.poll(query, "earliest", key)
+		require.Empty(t, got, query)
+	}
+	require.Equal(t, want, d.get("/consumers/c/events?reader=r&limit=1000", key).page().events)
+	d.get("/jobs/"+theirs+"/events", key).problem(http.StatusNotFound, "not-found")
+
+	live, from := d.sse(t, "", key), must(d.stream.Head()).String()
+	d.enqueue(`{"queue":"mail"}`)
+	mine := d.enqueue(`{"queue":"video"}`)
+	require.Equal(t, mine, live.event().JobID)
+	require.Equal(t, mine, d.get("/events?wait=20s&after="+from, key).page().events[0].JobID)
+}
+
+// TestEndOfAKeyEndsLinesAndParkedConsumers: what it holds open ends within seconds, as no whole answer, and the consumer that
+// it held for a wait is free as soon as any other.
+func TestEndOfAKeyEndsLinesAndParkedConsumers(t *testing.T) {
+	t.Parallel()
+	d := setup(t, func(c *api.Config) { c.SlowAfter = time.Hour })
+	large := make([]jobs.Params, 40) // more than a line holds whose end is not read
+	for i := range large {
+		large[i].Payload = json.RawMessage(`"` + strings.Repeat("x", 250_000) + `"`)
+	}
+	_, err := jobs.Enqueue(t.Context(), d.pool, large...)
+	require.NoError(t, err)
+	d.settled(41)
+	d.putConsumer("c", `{"filter":{"queues":["none"]}}`).is(http.StatusCreated)
+	key := d.key(`"scopes":["read","read:payload"]`)
+	lines := d.lines(t, "after=earliest&include=payload", bearer(key))
+	_, err = lines.ReadBytes('\n')
+	require.NoError(t, err)
+	parked := make(chan *answer, 1)
+	go func() { parked <- d.get("/consumers/c/events?reader=r&wait=60s", bearer(key)) }()
+	d.resting(1)
+	require.Contains(t, d.consumer("c", "free_in"), "1m")
+	d.revoke(key)
+	pgtest.Receive(t, parked, 5*time.Second, "the answer").problem(http.StatusUnauthorized, "unauthorized")
+	require.NotContains(t, d.consumer("c", "free_in"), "m")
+	text, err := io.ReadAll(lines)
+	require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+	require.Less(t, bytes.Count(text, []byte("\n")), 39)
 }
