@@ -22,7 +22,13 @@ import (
 // request at once, not when the stream would have ended.
 func TestHeadOfAStreamIsItsHeaderAndNoMore(t *testing.T) {
 	t.Parallel()
-	d := setup(t)
+	methods := make(chan string, 1) // that the hub sees
+	d := setup(t, func(c *api.Config) {
+		c.Hub = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			methods <- r.Method
+			w.WriteHeader(http.StatusOK)
+		})
+	})
 	d.enqueue(`{"queue":"a"}`)
 	d.settled(2)
 	line := &http.Client{Transport: &http.Transport{MaxConnsPerHost: 1}, Timeout: 10 * time.Second}
@@ -41,6 +47,8 @@ func TestHeadOfAStreamIsItsHeaderAndNoMore(t *testing.T) {
 		require.Equal(t, accept, call(http.MethodHead, "/events?after=earliest", accept).Get("Content-Type"))
 		call(http.MethodGet, "/events/position", "*/*")
 	}
+	call(http.MethodHead, "/ws", "*/*")
+	require.Equal(t, http.MethodHead, pgtest.Receive(t, methods, eventLimit, "the hub is asked"), "it opens no socket for it")
 }
 
 // lines opens a stream of lines.

@@ -16,6 +16,8 @@ import (
 
 // Overview is what queues and statistics are read from: memory, folded from the stream, so that a viewer costs no query.
 type Overview interface {
+	// Counted returns when there are numbers, or when ctx ends with an error.
+	Counted(ctx context.Context) error
 	Queue(name string) (events.QueueNumbers, bool)
 	Queues() []events.QueueNumbers
 	// Stats is the series of a queue, "" is all of them.
@@ -25,6 +27,7 @@ type Overview interface {
 // noOverview is a node that has no numbers.
 type noOverview struct{}
 
+func (noOverview) Counted(context.Context) error            { return nil }
 func (noOverview) Queue(string) (events.QueueNumbers, bool) { return events.QueueNumbers{}, false }
 func (noOverview) Queues() []events.QueueNumbers            { return nil }
 func (noOverview) Stats(_ string, _, step time.Duration) events.Series {
@@ -55,8 +58,24 @@ func queueOf(name string, row jobs.Queue, n events.QueueNumbers) queueBody {
 	return b
 }
 
+// countWait is how long a caller waits for a node that has just started to count its queues.
+const countWait = 2 * time.Second
+
+// counted refuses to show queues before they were counted: all would be empty, and as_of would say that they are.
+func (s *Server) counted(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, countWait)
+	defer cancel()
+	if s.config.Overview.Counted(ctx) != nil {
+		return events.ErrNotReady
+	}
+	return nil
+}
+
 func (s *Server) listQueues(c *gin.Context) error {
 	if err := noQuery(c); err != nil {
+		return err
+	}
+	if err := s.counted(c.Request.Context()); err != nil {
 		return err
 	}
 	asOf, err := s.asOf()
@@ -105,6 +124,9 @@ func (s *Server) getQueue(c *gin.Context) error {
 		return err
 	}
 	if err := noQuery(c); err != nil {
+		return err
+	}
+	if err := s.counted(c.Request.Context()); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(c.Request.Context(), s.config.Deadline)

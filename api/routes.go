@@ -220,7 +220,13 @@ func (s *Server) admit(c *gin.Context, r route) error {
 }
 
 func (s *Server) socket(c *gin.Context) error {
-	s.config.Hub.ServeHTTP(c.Writer, c.Request)
+	r := c.Request
+	if wantsHead(c) { // a HEAD opens no socket, and the hub says so
+		head := *r
+		head.Method = http.MethodHead
+		r = &head
+	}
+	s.config.Hub.ServeHTTP(c.Writer, r)
 	return nil
 }
 

@@ -129,11 +129,12 @@ type Overview struct {
 	readRows func(context.Context, []string) ([]jobs.Queue, error)
 	poke     chan struct{} // capacity 1: Run has something to do. Senders: Fold and readers; never closed.
 
-	mu         sync.Mutex // guards all below; nothing blocks under it
-	epoch      int64      // of the events folded last; 0: none
-	seq        int64      // of the event folded last; 0: none
-	generation int        // grows when a count under way has lost its meaning
-	based      bool       // the counts are true
+	mu         sync.Mutex    // guards all below; nothing blocks under it
+	epoch      int64         // of the events folded last; 0: none
+	seq        int64         // of the event folded last; 0: none
+	generation int           // grows when a count under way has lost its meaning
+	based      bool          // the counts are true
+	counted    chan struct{} // closed when they are, and replaced when they are no longer
 	wantBase   bool
 	folded     bool     // something, since the last count
 	snap       snapshot // of the count; what it sees is in the counts already
@@ -206,7 +207,7 @@ func NewOverview(config OverviewConfig) *Overview {
 	o := &Overview{
 		config: config.withDefaults(),
 		poke:   make(chan struct{}, 1),
-		queues: make(map[string]*queueState),
+		queues: make(map[string]*queueState), counted: make(chan struct{}),
 
 		workers: make(map[uuid.UUID]jobs.WorkerState), staleRows: make(map[string]struct{}),
 
@@ -348,6 +349,9 @@ func (o *Overview) enterEpoch(epoch int64) {
 // forget gives the numbers up, since something happened that was not told: they need a new base. The caller holds the lock.
 func (o *Overview) forget() {
 	o.generation++
+	if o.based {
+		o.counted = make(chan struct{})
+	}
 	o.based, o.wantBase, o.recording, o.deltas, o.rowDeltas = false, true, false, nil, nil
 	o.audit = audit{}
 	o.wake()
@@ -370,6 +374,20 @@ func (o *Overview) queue(name string) *queueState {
 	q := &queueState{name: name, history: newHistory(long), touched: time.Now()} // monotonic
 	o.queues[name] = q
 	return q
+}
+
+// Counted returns when the counts are true, or with the cause of ctx: soon after the start of a node, or of an epoch, there
+// are none yet, and none is not 0.
+func (o *Overview) Counted(ctx context.Context) error {
+	o.mu.Lock()
+	counted := o.counted
+	o.mu.Unlock()
+	select {
+	case <-counted:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 // Queue returns the numbers of one queue; false: it is not known, or not counted yet.

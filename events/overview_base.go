@@ -119,6 +119,9 @@ func (o *Overview) install(b base, generation int, dropped bool, err error) (nam
 	}
 	wasBased, torn := o.based, o.overflowed
 	o.based, o.folded, o.overflowed, o.offset = true, false, false, b.offset
+	if !wasBased {
+		defer close(o.counted) // when all below is in its place
+	}
 	previous := o.snap
 	o.snap = b.snap
 

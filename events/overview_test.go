@@ -554,8 +554,14 @@ func TestNewEpochAndDroppedHistoryAreCountedAnew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dead := int64(5)
 		reads := 0
+		gone, cancel := context.WithCancel(t.Context())
+		cancel()
+		var o *events.Overview
+		var uncounted error
 		o, stream := inBubble(t, events.OverviewConfig{}, func(context.Context) (events.Base, error) {
-			reads++
+			if reads++; reads == 3 {
+				uncounted = o.Counted(gone)
+			}
 			return events.Base{
 				Snapshot: "50:50:", Counts: map[string]map[jobs.Status]int64{"q": {jobs.Dead: dead}},
 			}, nil
@@ -574,6 +580,8 @@ func TestNewEpochAndDroppedHistoryAreCountedAnew(t *testing.T) {
 		o.Fold([]*events.Event{next})
 		synctest.Wait()
 		require.Equal(t, 3, reads)
+		require.ErrorIs(t, uncounted, context.Canceled, "those of another history are none")
+		require.NoError(t, o.Counted(t.Context()))
 		q, _ = o.Queue("q")
 		require.EqualValues(t, 1, q.Counts[jobs.Dead])
 
