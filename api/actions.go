@@ -102,25 +102,12 @@ func cursorText(v value) string {
 	return s
 }
 
-// act does what the actions on one thing share: its id, which find reads, no query, body, deadline.
+// act is actOn for what has a UUID.
 func (s *Server) act(
 	c *gin.Context, find func(*gin.Context) (uuid.UUID, error),
 	do func(context.Context, uuid.UUID, actionBody, jobs.Act) error, known ...string,
 ) error {
-	id, err := find(c)
-	if err != nil {
-		return err
-	}
-	if err := noQuery(c); err != nil {
-		return err
-	}
-	a, err := s.readAction(c, known...)
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(c.Request.Context(), s.config.Deadline)
-	defer cancel()
-	return do(ctx, id, a, s.actOf(c, a.reason))
+	return actOn(s, c, find, do, known...)
 }
 
 func (s *Server) replyJob(c *gin.Context, status int, job *jobs.Job) error {

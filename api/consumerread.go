@@ -99,36 +99,27 @@ func (s *Server) placeOfReader(ctx context.Context, claim events.Claimed, after 
 }
 
 func (s *Server) ackConsumer(c *gin.Context) error {
-	ref, err := consumerName(c)
-	if err != nil {
-		return err
-	}
-	if err := noQuery(c); err != nil {
-		return err
-	}
-	raw, err := readBody(c, s.jobBodyLimit())
-	if err != nil {
-		return err
-	}
-	reader, upTo, err := decodeAck(raw)
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(c.Request.Context(), s.config.Deadline)
-	defer cancel()
-	if err := events.AckConsumer(ctx, s.config.DB, ref, reader, upTo); err != nil {
-		return ofField(err, "cursor")
-	}
-	c.Status(http.StatusNoContent)
-	return nil
+	return withBody(s, c, consumerName, decodeAck, func(ctx context.Context, ref events.ConsumerRef, a ack) error {
+		if err := events.AckConsumer(ctx, s.config.DB, ref, a.reader, a.upTo); err != nil {
+			return ofField(err, "cursor")
+		}
+		c.Status(http.StatusNoContent)
+		return nil
+	})
 }
 
-func decodeAck(raw []byte) (reader string, upTo events.Position, err error) {
+// ack is what a reader acknowledges.
+type ack struct {
+	reader string
+	upTo   events.Position
+}
+
+func decodeAck(raw []byte, _ events.ConsumerRef) (a ack, err error) {
 	var given bool
 	err = decodeObject(raw, jobDepth, func(key string, v value) bool {
 		switch key {
 		case "reader":
-			reader = named(v)
+			a.reader = named(v)
 		case "cursor":
 			s, ok := v.text()
 			if !ok {
@@ -136,7 +127,7 @@ func decodeAck(raw []byte) (reader string, upTo events.Position, err error) {
 			}
 			given = true
 			var bad error
-			if upTo, bad = events.ParseCursor(s); bad != nil {
+			if a.upTo, bad = events.ParseCursor(s); bad != nil {
 				v.refuse("invalid_value", "a cursor as 3-918273")
 			}
 		default:
@@ -145,17 +136,17 @@ func decodeAck(raw []byte) (reader string, upTo events.Position, err error) {
 		return true
 	})
 	if err != nil {
-		return "", upTo, err
+		return ack{}, err
 	}
 	var faults []fieldError
-	if reader == "" {
+	if a.reader == "" {
 		faults = append(faults, fieldError{"/reader", "missing", "who acknowledges"})
 	}
 	if !given {
 		faults = append(faults, fieldError{"/cursor", "missing", "up to where"})
 	}
 	if len(faults) > 0 {
-		return "", upTo, refusedFields(faults)
+		return ack{}, refusedFields(faults)
 	}
-	return reader, upTo, nil
+	return a, nil
 }

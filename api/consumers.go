@@ -176,57 +176,34 @@ func decodeConsumer(raw []byte, within []string) (f consumerFields, err error) {
 }
 
 func (s *Server) putConsumer(c *gin.Context) error {
-	ref, err := consumerName(c)
-	if err != nil {
-		return err
+	decode := func(raw []byte, ref events.ConsumerRef) (consumerFields, error) {
+		return decodeConsumer(raw, ref.Within)
 	}
-	if err := noQuery(c); err != nil {
-		return err
-	}
-	raw, err := readBody(c, s.jobBodyLimit())
-	if err != nil {
-		return err
-	}
-	f, err := decodeConsumer(raw, ref.Within)
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(c.Request.Context(), s.config.Deadline)
-	defer cancel()
-	k, created, err := events.PutConsumer(ctx, s.config.DB, ref, f.fields, f.place, s.actOf(c, f.reason))
-	if err != nil {
-		return ofField(err, "after")
-	}
-	status := http.StatusOK
-	if created {
-		status = http.StatusCreated
-		c.Header("Location", s.config.BasePath+prefix+"/consumers/"+k.Name)
-	}
-	return reply(c, status, consumerOf(k))
+	return withBody(s, c, consumerName, decode, func(ctx context.Context, ref events.ConsumerRef, f consumerFields) error {
+		k, created, err := events.PutConsumer(ctx, s.config.DB, ref, f.fields, f.place, s.actOf(c, f.reason))
+		if err != nil {
+			return ofField(err, "after")
+		}
+		status := http.StatusOK
+		if created {
+			status = http.StatusCreated
+			c.Header("Location", s.config.BasePath+prefix+"/consumers/"+k.Name)
+		}
+		return reply(c, status, consumerOf(k))
+	})
 }
 
 func (s *Server) deleteConsumer(c *gin.Context) error {
-	ref, err := consumerName(c)
-	if err != nil {
-		return err
-	}
-	if err := noQuery(c); err != nil {
-		return err
-	}
-	a, err := s.readAction(c)
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(c.Request.Context(), s.config.Deadline)
-	defer cancel()
-	if err := events.DeleteConsumer(ctx, s.config.DB, ref, s.actOf(c, a.reason)); err != nil {
-		return err
-	}
-	c.Status(http.StatusNoContent)
-	return nil
+	return actOn(s, c, consumerName, func(ctx context.Context, ref events.ConsumerRef, _ actionBody, act jobs.Act) error {
+		if err := events.DeleteConsumer(ctx, s.config.DB, ref, act); err != nil {
+			return err
+		}
+		c.Status(http.StatusNoContent)
+		return nil
+	})
 }
 
-func decodeReset(raw []byte) (f consumerFields, err error) {
+func decodeReset(raw []byte, _ events.ConsumerRef) (f consumerFields, err error) {
 	err = decodeObject(raw, jobDepth, func(key string, v value) bool {
 		switch key {
 		case "to":
@@ -245,28 +222,13 @@ func decodeReset(raw []byte) (f consumerFields, err error) {
 }
 
 func (s *Server) resetConsumer(c *gin.Context) error {
-	ref, err := consumerName(c)
-	if err != nil {
-		return err
-	}
-	if err := noQuery(c); err != nil {
-		return err
-	}
-	raw, err := readBody(c, s.jobBodyLimit())
-	if err != nil {
-		return err
-	}
-	f, err := decodeReset(raw)
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(c.Request.Context(), s.config.Deadline)
-	defer cancel()
-	k, err := events.ResetConsumer(ctx, s.config.DB, ref, f.place, s.actOf(c, f.reason))
-	if err != nil {
-		return ofField(err, "to")
-	}
-	return reply(c, http.StatusOK, consumerOf(k))
+	return withBody(s, c, consumerName, decodeReset, func(ctx context.Context, ref events.ConsumerRef, f consumerFields) error {
+		k, err := events.ResetConsumer(ctx, s.config.DB, ref, f.place, s.actOf(c, f.reason))
+		if err != nil {
+			return ofField(err, "to")
+		}
+		return reply(c, http.StatusOK, consumerOf(k))
+	})
 }
 
 func (s *Server) listConsumers(c *gin.Context) error {
@@ -291,18 +253,11 @@ func (s *Server) listConsumers(c *gin.Context) error {
 }
 
 func (s *Server) getConsumer(c *gin.Context) error {
-	ref, err := consumerName(c)
-	if err != nil {
-		return err
-	}
-	if err := noQuery(c); err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(c.Request.Context(), s.config.Deadline)
-	defer cancel()
-	k, err := events.GetConsumer(ctx, s.config.DB, ref)
-	if err != nil {
-		return err
-	}
-	return reply(c, http.StatusOK, consumerOf(k))
+	return withName(s, c, consumerName, func(ctx context.Context, ref events.ConsumerRef) error {
+		k, err := events.GetConsumer(ctx, s.config.DB, ref)
+		if err != nil {
+			return err
+		}
+		return reply(c, http.StatusOK, consumerOf(k))
+	})
 }

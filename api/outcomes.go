@@ -333,7 +333,7 @@ type outcomeBody struct {
 // batchOutcomes stores many outcomes. Each has a verdict of its own: one that is stale or malformed keeps none of the others
 // from being stored.
 func (s *Server) batchOutcomes(c *gin.Context) error {
-	return s.withID(c, s.workerID, func(ctx context.Context, _ uuid.UUID) error {
+	return withName(s, c, s.workerID, func(ctx context.Context, _ uuid.UUID) error {
 		raw, err := readBody(c, maxBatch)
 		if err != nil {
 			return err
@@ -464,7 +464,7 @@ func decodeOutcome(raw []byte, at place, torn bool) (*statement, error) {
 
 // progressJob stores what a running job says about itself.
 func (s *Server) progressJob(c *gin.Context) error {
-	return s.withID(c, s.jobID, func(ctx context.Context, id uuid.UUID) error {
+	return withName(s, c, s.jobID, func(ctx context.Context, id uuid.UUID) error {
 		raw, err := readBody(c, s.jobBodyLimit())
 		if err != nil {
 			return err

@@ -119,19 +119,17 @@ func queueName(c *gin.Context) (string, error) {
 }
 
 func (s *Server) getQueue(c *gin.Context) error {
-	name, err := queueName(c)
-	if err != nil {
-		return err
-	}
-	if err := noQuery(c); err != nil {
-		return err
-	}
-	if err := s.counted(c.Request.Context()); err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(c.Request.Context(), s.config.Deadline)
-	defer cancel()
-	row, err := jobs.GetQueue(ctx, s.config.DB, name)
+	return withName(s, c, queueName, func(ctx context.Context, name string) error {
+		if err := s.counted(ctx); err != nil {
+			return err
+		}
+		row, err := jobs.GetQueue(ctx, s.config.DB, name)
+		return s.replyQueue(c, name, row, err)
+	})
+}
+
+// replyQueue answers with a queue whose row was read. One that has jobs and no row yet is there, too, and is not paused.
+func (s *Server) replyQueue(c *gin.Context, name string, row jobs.Queue, err error) error {
 	numbers, known := s.config.Overview.Queue(name)
 	if err != nil && (!known || !errors.Is(err, jobs.ErrNotFound)) {
 		return err
@@ -143,54 +141,27 @@ func (s *Server) getQueue(c *gin.Context) error {
 const confirmDeadline = time.Second
 
 func (s *Server) pauseQueue(c *gin.Context) error {
-	name, err := queueName(c)
-	if err != nil {
-		return err
-	}
-	if err := noQuery(c); err != nil {
-		return err
-	}
-	a, err := s.readAction(c, "until", "for")
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(c.Request.Context(), s.config.Deadline)
-	defer cancel()
-	row, err := jobs.PauseQueue(ctx, s.config.DB, name, jobs.Pause{For: a.span, Until: a.until}, s.actOf(c, a.reason))
-	if err != nil {
-		return err
-	}
-	// From here on the pause is stored, and everything but a yes says so.
-	confirm, stop := context.WithTimeout(ctx, confirmDeadline)
-	defer stop()
-	if err := jobs.ConfirmPause(confirm, s.config.DB); err != nil {
-		s.config.Log.Warn().Err(err).Str("queue", name).Msg("pause not confirmed")
-		return jobs.ErrPauseUnconfirmed
-	}
-	numbers, _ := s.config.Overview.Queue(name)
-	return reply(c, http.StatusOK, queueOf(name, row, numbers))
+	return actOn(s, c, queueName, func(ctx context.Context, name string, a actionBody, act jobs.Act) error {
+		row, err := jobs.PauseQueue(ctx, s.config.DB, name, jobs.Pause{For: a.span, Until: a.until}, act)
+		if err != nil {
+			return err
+		}
+		// From here on the pause is stored, and everything but a yes says so.
+		confirm, stop := context.WithTimeout(ctx, confirmDeadline)
+		defer stop()
+		if err := jobs.ConfirmPause(confirm, s.config.DB); err != nil {
+			s.config.Log.Warn().Err(err).Str("queue", name).Msg("pause not confirmed")
+			return jobs.ErrPauseUnconfirmed
+		}
+		return s.replyQueue(c, name, row, nil)
+	}, "until", "for")
 }
 
 func (s *Server) resumeQueue(c *gin.Context) error {
-	name, err := queueName(c)
-	if err != nil {
-		return err
-	}
-	if err := noQuery(c); err != nil {
-		return err
-	}
-	a, err := s.readAction(c)
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(c.Request.Context(), s.config.Deadline)
-	defer cancel()
-	row, err := jobs.ResumeQueue(ctx, s.config.DB, name, s.actOf(c, a.reason))
-	numbers, known := s.config.Overview.Queue(name)
-	if err != nil && (!known || !errors.Is(err, jobs.ErrNotFound)) {
-		return err // a queue that has jobs and no row yet is not paused: it was so already
-	}
-	return reply(c, http.StatusOK, queueOf(name, row, numbers))
+	return actOn(s, c, queueName, func(ctx context.Context, name string, _ actionBody, act jobs.Act) error {
+		row, err := jobs.ResumeQueue(ctx, s.config.DB, name, act)
+		return s.replyQueue(c, name, row, err)
+	})
 }
 
 // Bounds of a series.

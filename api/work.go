@@ -392,7 +392,7 @@ const progressRest = time.Second
 
 // beat extends all leases of a worker in one statement, and tells it what it was asked.
 func (s *Server) beat(c *gin.Context) error {
-	return s.withID(c, s.workerID, func(ctx context.Context, id uuid.UUID) error {
+	return withName(s, c, s.workerID, func(ctx context.Context, id uuid.UUID) error {
 		raw, err := readBody(c, maxBatch)
 		if err != nil {
 			return err

@@ -216,24 +216,8 @@ func (s *Server) listWorkers(c *gin.Context) error {
 		func(w jobs.Worker) (workerBody, bool) { return workerOf(w), who.seesWorker(w) })
 }
 
-// withID does what calls share that name one thing in their address, which find reads, and have no query.
-func (s *Server) withID(
-	c *gin.Context, find func(*gin.Context) (uuid.UUID, error), do func(ctx context.Context, id uuid.UUID) error,
-) error {
-	id, err := find(c)
-	if err != nil {
-		return err
-	}
-	if err := noQuery(c); err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(c.Request.Context(), s.config.Deadline)
-	defer cancel()
-	return do(ctx, id)
-}
-
 func (s *Server) getWorker(c *gin.Context) error {
-	return s.withID(c, s.workerID, func(ctx context.Context, id uuid.UUID) error {
+	return withName(s, c, s.workerID, func(ctx context.Context, id uuid.UUID) error {
 		w, err := jobs.GetWorker(ctx, s.config.DB, id)
 		if err != nil {
 			return err
@@ -243,7 +227,7 @@ func (s *Server) getWorker(c *gin.Context) error {
 }
 
 func (s *Server) removeWorker(c *gin.Context) error {
-	return s.withID(c, s.workerID, func(ctx context.Context, id uuid.UUID) error {
+	return withName(s, c, s.workerID, func(ctx context.Context, id uuid.UUID) error {
 		if err := jobs.RemoveWorker(ctx, s.config.DB, id); err != nil {
 			return err
 		}
