@@ -86,13 +86,15 @@ func (s *Server) leaveConsumer(c *gin.Context, claim events.Claimed) {
 	}
 }
 
-// placeOfReader is where a read begins. The acknowledged cursor is valid even if this node has not read so far yet.
+// placeOfReader is where a read begins. The acknowledged cursor is valid even if this node has not read so far yet, or
+// has not heard of its epoch.
 func (s *Server) placeOfReader(ctx context.Context, claim events.Claimed, after string) (events.Position, error) {
 	if after != "" {
 		return s.config.Stream.Resolve(ctx, after)
 	}
 	at, err := s.config.Stream.Resolve(ctx, claim.Cursor.String())
-	if errors.Is(err, events.ErrCursorInvalid) {
+	var epoch *events.EpochError
+	if errors.Is(err, events.ErrCursorInvalid) || errors.As(err, &epoch) && epoch.Head.Epoch < claim.Cursor.Epoch {
 		err = events.ErrNotReady
 	}
 	return at, err

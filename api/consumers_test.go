@@ -215,6 +215,14 @@ func TestConsumerIsToldWhatWasLost(t *testing.T) {
 	other.post("/admin/consumers/c/reset", `{"to":"`+p.Cursor+`"}`, asAdmin).problem(http.StatusConflict, "epoch-changed")
 	other.post("/admin/consumers/c/reset", `{"to":"latest"}`, asAdmin).is(http.StatusOK)
 	require.Empty(t, other.get("/consumers/c/events?reader=r").page().events)
+
+	// A node that has not heard of the new epoch yet takes nothing for lost.
+	d.get("/consumers/c/events?reader=r").problem(http.StatusServiceUnavailable, "unavailable")
+	d.stream.Missed()
+	pgtest.Eventually(t, eventLimit, "the first node is in the new epoch", func() bool {
+		return must(d.stream.Head()).Seq == 9
+	})
+	require.Empty(t, d.get("/consumers/c/events?reader=r").page().events)
 }
 
 // TestKeyOfSomeQueuesHasOnlyConsumersOfThose: to acknowledge is to do so for whoever reads the consumer, so what a key may
