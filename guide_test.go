@@ -34,3 +34,15 @@ func TestGoGuideShowsCodeOfExamples(t *testing.T) {
 		require.Contains(t, examples.String(), block[1])
 	}
 }
+
+// And so does the page about webhooks: its receiver is tested in events.
+func TestWebhookGuideShowsTheReceiverThatIsTested(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile("docs/webhooks.md")
+	require.NoError(t, err)
+	source, err := os.ReadFile("events/guide_webhook_test.go")
+	require.NoError(t, err)
+	blocks := goBlock.FindAllStringSubmatch(string(page), -1)
+	require.Len(t, blocks, 1)
+	require.Contains(t, string(source), blocks[0][1])
+}

@@ -88,7 +88,7 @@ func (s *suite) serve(address string) {
 	go func() {
 		done <- app.Run(ctx, app.Config{
 			DatabaseURL: s.dsn, Migrate: true, Bind: "127.0.0.1", Address: address, Slots: 1, Lease: lease, Grace: time.Second,
-			DemoHandlers: "false", Anonymous: s.anonymous, Retry: jobs.RetryPolicy{Strategy: jobs.Fixed, Interval: 100 * time.Millisecond},
+			DemoHandlers: "false", WebhookAllow: []string{"127.0.0.1"}, Anonymous: s.anonymous, Retry: jobs.RetryPolicy{Strategy: jobs.Fixed, Interval: 100 * time.Millisecond},
 			Log: zerolog.New(log).Level(zerolog.InfoLevel), Ready: func(a net.Addr) { ready <- a },
 		})
 	}()
