@@ -15,6 +15,10 @@ import (
 // consumerEvents claims the consumer for a reader and gives him what comes behind the acknowledged cursor, or behind the
 // one that he states. While it waits it asks the database nothing: the claim is given for the wait, too.
 func (s *Server) consumerEvents(c *gin.Context) (err error) {
+	if wantsHead(c) {
+		c.Header("Allow", http.MethodGet)
+		return refuse(methodNotAllowed, "reading claims the consumer, and a HEAD changes nothing")
+	}
 	ref, err := consumerName(c)
 	if err != nil {
 		return err
