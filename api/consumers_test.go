@@ -89,6 +89,21 @@ func TestCrashBetweenReadAndAckLosesNothing(t *testing.T) {
 	require.Equal(t, json.Number("0"), d.consumer("billing", "lag_events"), "what the filter held back needs no acknowledgement")
 }
 
+// TestHeadClaimsNoConsumer: a HEAD changes nothing, so the reader who asks after it finds the consumer free.
+func TestHeadClaimsNoConsumer(t *testing.T) {
+	t.Parallel()
+	d := setup(t)
+	d.putConsumer("billing", `{"after":"earliest"}`).is(http.StatusCreated)
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodHead, d.url+"/api/v1/consumers/billing/events?reader=a", http.NoBody)
+	require.NoError(t, err)
+	response, err := http.DefaultClient.Do(r)
+	require.NoError(t, err)
+	require.NoError(t, response.Body.Close())
+	require.Equal(t, http.StatusMethodNotAllowed, response.StatusCode)
+	require.Equal(t, http.MethodGet, response.Header.Get("Allow"))
+	d.get("/consumers/billing/events?reader=b").is(http.StatusOK)
+}
+
 func TestReadingAheadNeedsTheClaim(t *testing.T) {
 	t.Parallel()
 	d := setup(t)
