@@ -30,7 +30,6 @@ type session struct {
 	subs    []*subscription
 	out     *outbox // while a round lasts
 	loading bool
-	alarm   *time.Timer // the next thing that is due
 	stats   statsAsk
 }
 
@@ -95,8 +94,6 @@ func (s *session) ring() {
 
 // serve greets, and sends what the subscriptions have until the socket ends.
 func (s *session) serve() {
-	s.alarm = time.NewTimer(s.hub.config.FirstWithin)
-	defer s.alarm.Stop()
 	s.out = new(outbox)
 	s.greet()
 	if !s.flushAll() {
@@ -105,14 +102,13 @@ func (s *session) serve() {
 	for !s.over() {
 		now := time.Now() // monotonic
 		if s.round(now) {
-			s.tend(nil, closed, nil)
+			s.tend(nil, closed, time.Time{})
 			continue
 		}
 		if s.ctx.Err() == nil {
 			s.hub.signal("rests", s.socket)
 		}
-		s.alarm.Reset(time.Until(s.due(now)))
-		s.tend(s.bell, nil, s.alarm.C)
+		s.tend(s.bell, nil, s.due(now))
 	}
 }
 

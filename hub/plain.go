@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"sync"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/gorilla/websocket"
@@ -46,13 +47,13 @@ func (p *plain) serve() {
 			p.end(endingOf(err))
 		case len(batch) > 0:
 			p.send(batch)
-			p.tend(nil, closed, nil)
+			p.tend(nil, closed, time.Time{})
 		default:
 			if !p.reader.Park(p.pos) {
 				continue
 			}
 			p.hub.signal("parked", p.socket)
-			p.tend(p.reader.Woken(), nil, nil)
+			p.tend(p.reader.Woken(), nil, time.Time{})
 			p.pos = p.reader.Unpark()
 		}
 	}

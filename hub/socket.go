@@ -36,7 +36,9 @@ type socket struct {
 	parted chan struct{} // closed by run when the goodbye has been said, or cannot be
 
 	rest     []byte      // of a frame that is out in part when the socket ends
-	timer    *time.Timer // the next ping, or the end of the wait for a pong
+	writeBy  time.Time   // the connection's deadline for writes; monotonic
+	timer    *time.Timer // the next thing that is due, of the socket or of its mode
+	beatAt   time.Time   // the next ping, or the end of the wait for a pong; monotonic
 	awaiting bool        // a pong
 	written  int64       // bytes
 	pingMark int64       // written when the ping was sent
@@ -94,7 +96,7 @@ func (s *socket) run() {
 	go s.watch()
 	func() {
 		defer s.recoverPanic()
-		s.timer = time.NewTimer(s.hub.config.PingEvery)
+		s.timer, s.beatAt = time.NewTimer(s.hub.config.PingEvery), time.Now().Add(s.hub.config.PingEvery) // monotonic
 		defer s.timer.Stop()
 		s.mode.serve()
 	}()
@@ -162,29 +164,37 @@ func (s *socket) control(opcode int, payload []byte) bool {
 // client when nothing at all went out for config.SlowAfter; one that moves, however slowly, goes on. n is what went out.
 func (s *socket) write(b []byte) (n int, ok bool) {
 	slice := min(s.hub.config.SlowAfter/4, 250*time.Millisecond)
+	atLeast := slice / 2 // a new deadline for each write would cost a tenth of what the write does
 	if _, isTLS := s.wire.Conn.(*tls.Conn); isTLS {
 		slice = s.hub.config.SlowAfter // a write that timed out breaks a TLS connection
+		atLeast = slice
 	}
-	moved := time.Now() // monotonic
+	now := time.Now() // monotonic
+	moved := now
 	for n < len(b) {
-		if err := s.wire.Conn.SetWriteDeadline(time.Now().Add(slice)); err != nil { // monotonic
-			s.end(&ending{code: CloseBroken})
-			return n, false
+		if s.writeBy.Sub(now) < atLeast {
+			s.writeBy = now.Add(slice)
+			if err := s.wire.Conn.SetWriteDeadline(s.writeBy); err != nil {
+				s.end(&ending{code: CloseBroken})
+				return n, false
+			}
 		}
 		m, err := s.wire.Conn.Write(b[n:])
 		n += m
 		s.written += int64(m)
-		if m > 0 {
-			moved = time.Now() // monotonic
+		if err == nil {
+			continue // all of it is out
+		}
+		if now = time.Now(); m > 0 { // monotonic
+			moved = now
 		}
 		switch {
-		case err == nil:
 		case !errors.Is(err, os.ErrDeadlineExceeded):
 			s.end(&ending{code: CloseBroken})
 			return n, false
 		case s.over():
 			return n, false
-		case time.Since(moved) >= s.hub.config.SlowAfter:
+		case now.Sub(moved) >= s.hub.config.SlowAfter:
 			s.end(&ending{code: CloseSlow})
 			s.hub.signal("slow", s)
 			return n, false
@@ -202,10 +212,21 @@ var closed = func() <-chan struct{} {
 	return c
 }()
 
-// tend does what a connection needs beside events, until woken, enough or due is ready, or the socket has ended: it answers
-// pings, pings, and ends the socket when no pong comes.
-func (s *socket) tend(woken, enough <-chan struct{}, due <-chan time.Time) {
+// tend does what a connection needs beside events, until woken or enough is ready, due has come (the zero time never does),
+// or the socket has ended: it answers pings, pings, and ends the socket when no pong comes.
+func (s *socket) tend(woken, enough <-chan struct{}, due time.Time) {
 	for {
+		now := time.Now() // monotonic
+		if !now.Before(s.beatAt) && !s.beat(now) {
+			return
+		}
+		if enough == nil { // it will wait
+			next := s.beatAt
+			if !due.IsZero() && due.Before(next) {
+				next = due
+			}
+			s.timer.Reset(next.Sub(now))
+		}
 		select {
 		case <-s.ctx.Done():
 			return
@@ -219,12 +240,10 @@ func (s *socket) tend(woken, enough <-chan struct{}, due <-chan time.Time) {
 		case <-s.pongs:
 			s.answered()
 		case <-s.timer.C:
-			if !s.beat() {
+			if !due.IsZero() && !time.Now().Before(due) { // monotonic
 				return
 			}
 		case <-woken:
-			return
-		case <-due:
 			return
 		case <-enough:
 			return
@@ -233,12 +252,11 @@ func (s *socket) tend(woken, enough <-chan struct{}, due <-chan time.Time) {
 }
 
 func (s *socket) answered() {
-	s.awaiting = false
-	s.timer.Reset(s.hub.config.PingEvery)
+	s.awaiting, s.beatAt = false, time.Now().Add(s.hub.config.PingEvery) // monotonic
 }
 
 // beat pings, or ends a client whose pong is overdue. false: it has ended.
-func (s *socket) beat() bool {
+func (s *socket) beat(now time.Time) bool {
 	select {
 	case <-s.pongs: // it came together with the end of the wait
 		s.answered()
@@ -252,15 +270,13 @@ func (s *socket) beat() bool {
 			s.end(&ending{code: CloseSilent})
 			return false
 		}
-		s.pingMark = s.written
-		s.timer.Reset(s.hub.config.PongWithin)
+		s.pingMark, s.beatAt = s.written, now.Add(s.hub.config.PongWithin)
 		return true
 	}
 	if !s.control(websocket.PingMessage, nil) {
 		return false
 	}
-	s.awaiting, s.pingMark = true, s.written
-	s.timer.Reset(s.hub.config.PongWithin)
+	s.awaiting, s.pingMark, s.beatAt = true, s.written, time.Now().Add(s.hub.config.PongWithin) // monotonic
 	return true
 }
 
