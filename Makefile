@@ -1,7 +1,7 @@
 # Everything a contributor types. `make` alone says what there is.
 #
-# Nothing here needs Node or Python (but for clients-check), Docker (but for up and down) or a database: the server and its tests find
-# or fetch a PostgreSQL of their own.
+# Nothing here needs Node or Python (but for clients-check and what begins with web), Docker (but for up and down) or a
+# database: the server and its tests find or fetch a PostgreSQL of their own.
 
 GO       ?= go
 MODULE   := github.com/mini-asynq/mini-asynq
@@ -116,8 +116,19 @@ lint: lint-format lint-modules lint-vet lint-go ## Check format, modules, vet an
 clients-check: ## Test the clients in Python, TypeScript and the browser against a server (needs Python 3.9 and Node 20)
 	cd clients/python && python3 -m unittest discover -s tests
 	cd clients/typescript && npm ci --no-audit --no-fund --ignore-scripts && npm test
-	cd web && npm ci --no-audit --no-fund --ignore-scripts && npm test
+	cd web && npm ci --no-audit --no-fund --ignore-scripts && npm run test:stream
 	$(GO) test -race -count=1 -timeout 6m ./clients/conformance -args -all
+
+.PHONY: web-check
+web-check: ## Check the dashboard: types, lint, tests, budgets, and that web/dist is what the sources give (needs Node 20.19)
+	cd web && npm ci --no-audit --no-fund --ignore-scripts && npm run check && npm test
+	cd web && npm run types:check && npm run compile && node tools/dist.mjs same dist .build && node tools/dist.mjs budget dist
+	$(GO) test -count=1 ./web
+
+.PHONY: web-e2e
+web-e2e: ## Walk through the dashboard with a browser, against a server and its database (needs Node 20.19 and Chromium)
+	CGO_ENABLED=0 $(GO) build -tags=timetzdata -o bin/mini-asynq ./cmd/server
+	cd web && npm ci --no-audit --no-fund --ignore-scripts && npm run e2e
 
 .PHONY: sinks-check
 sinks-check: ## Test the relay to NATS JetStream against a cluster of three, with kills
@@ -153,6 +164,10 @@ bench-smoke: ## Run every benchmark briefly, to see that it works and that the c
 build: ## Build the static binaries mini-asynq and demo-cli
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o mini-asynq ./cmd/server
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o demo-cli ./cmd/demo
+
+.PHONY: web
+web: ## Build the dashboard into web/dist, which is committed (needs Node 20.19)
+	cd web && npm ci --no-audit --no-fund --ignore-scripts && npm run types && npm run build
 
 .PHONY: fmt
 fmt: ## Format the Go files

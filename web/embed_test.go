@@ -1,6 +1,10 @@
 package web_test
 
 import (
+	"bytes"
+	"compress/gzip"
+	"encoding/json"
+	"io"
 	"io/fs"
 	"net/http"
 	"net/http/httptest"
@@ -17,14 +21,14 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; " +
+const policy = "default-src 'none'; script-src 'self'; style-src 'self' 'nonce-NONCE'; img-src 'self' data:; font-src 'self'; " +
 	"connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
 
-func get(t *testing.T, h http.Handler, path, accept string) *httptest.ResponseRecorder {
+func get(t *testing.T, h http.Handler, path string, headers ...string) *httptest.ResponseRecorder {
 	t.Helper()
 	r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, nil)
-	if accept != "" {
-		r.Header.Set("Accept", accept)
+	for i := 0; i+1 < len(headers); i += 2 {
+		r.Header.Set(headers[i], headers[i+1])
 	}
 	w := httptest.NewRecorder()
 	h.ServeHTTP(w, r)
@@ -48,15 +52,15 @@ func TestPagesGetTheIndexAndDataDoesNot(t *testing.T) {
 		{"/jobs/1", "", 404, "text/plain; charset=utf-8", "no-store"},
 		{"/index.html", "", 404, "text/plain; charset=utf-8", "no-store"},
 		{"/assets/", asBrowser, 404, "text/plain; charset=utf-8", "no-store"},
-		{"/assets/app.js", asBrowser, 404, "text/plain; charset=utf-8", "no-store"},
-		{"/assets/0000000000000000/app.js", asBrowser, 404, "text/plain; charset=utf-8", "no-store"},
+		{"/assets/index.js", asBrowser, 404, "text/plain; charset=utf-8", "no-store"},
+		{"/assets/index-00000000.js", asBrowser, 404, "text/plain; charset=utf-8", "no-store"},
 		{"/../embed.go", "", 404, "text/plain; charset=utf-8", "no-store"},
 	} {
-		w := get(t, h, row.path, row.accept)
+		w := get(t, h, row.path, "Accept", row.accept)
 		require.Equal(t, row.status, w.Code, row)
 		require.Equal(t, row.kind, w.Header().Get("Content-Type"), row)
 		require.Equal(t, row.cache, w.Header().Get("Cache-Control"), row)
-		require.Equal(t, policy, w.Header().Get("Content-Security-Policy"), row)
+		require.Regexp(t, strings.ReplaceAll(regexp.QuoteMeta(policy), "NONCE", "[A-Z2-7]{26}"), w.Header().Get("Content-Security-Policy"), row)
 		require.Equal(t, "nosniff", w.Header().Get("X-Content-Type-Options"), row)
 		require.Equal(t, "no-referrer", w.Header().Get("Referrer-Policy"), row)
 	}
@@ -80,14 +84,13 @@ var reference = regexp.MustCompile(`(?:src|href)="([^"#]+)"`)
 func TestFilesOfThePageAreThereForEver(t *testing.T) {
 	t.Parallel()
 	h := web.Handler("/tools/jobs", false)
-	index := get(t, h, "/", "").Body.String()
-	references := reference.FindAllStringSubmatch(index, -1)
-	require.Len(t, references, 3)
+	references := reference.FindAllStringSubmatch(get(t, h, "/").Body.String(), -1)
+	require.GreaterOrEqual(t, len(references), 4, "early script, script, style sheet, icon")
 	for _, found := range references {
 		path, ok := strings.CutPrefix(found[1], "/tools/jobs")
 		require.True(t, ok, found[1])
-		require.Regexp(t, `^/assets/[0-9a-f]{16}/`, path)
-		w := get(t, h, path, "*/*")
+		require.Regexp(t, `^/assets/[A-Za-z]+-[0-9a-f]{8}\.(js|css|svg)$`, path)
+		w := get(t, h, path)
 		require.Equal(t, http.StatusOK, w.Code, path)
 		require.Equal(t, "public, max-age=31536000, immutable", w.Header().Get("Cache-Control"))
 		require.Equal(t, "nosniff", w.Header().Get("X-Content-Type-Options"))
@@ -96,41 +99,142 @@ func TestFilesOfThePageAreThereForEver(t *testing.T) {
 			require.Equal(t, "text/javascript; charset=utf-8", w.Header().Get("Content-Type"))
 		}
 	}
-	// Modules import their neighbours by plain names, inside the versioned folder.
-	folder := regexp.MustCompile(`/assets/[0-9a-f]{16}/`).FindString(index)
-	for _, name := range []string{"app.js", "stream.js", "feed.js", "queues.js"} {
-		body := get(t, h, folder+name, "").Body.String()
-		for _, imported := range regexp.MustCompile(`from "(\./[^"]+)"`).FindAllStringSubmatch(body, -1) {
-			require.Equal(t, http.StatusOK, get(t, h, folder+strings.TrimPrefix(imported[1], "./"), "").Code, imported[1])
+}
+
+// Scripts find their neighbours relative to themselves, so a base path needs nothing from them.
+func TestScriptsImportNothingButNeighboursThatAreThere(t *testing.T) {
+	t.Parallel()
+	h := web.Handler("", false)
+	imports := regexp.MustCompile(`(?:\bfrom|\bimport)\s*\(?\s*["'\x60]((?:\.{0,2}/|\w+:)[^"'\x60\s]+)["'\x60]`)
+	found := 0
+	for name, body := range files(t, ".js") {
+		for _, imported := range imports.FindAllStringSubmatch(body, -1) {
+			neighbour, ok := strings.CutPrefix(imported[1], "./")
+			require.True(t, ok, "%s imports %s", name, imported[1])
+			require.Equal(t, http.StatusOK, get(t, h, "/assets/"+neighbour).Code, imported[1])
+			found++
 		}
 	}
+	require.NotZero(t, found)
+}
+
+func TestReadersGetTheFormThatTheyTake(t *testing.T) {
+	t.Parallel()
+	h := web.Handler("", false)
+	script := regexp.MustCompile(`/assets/index-[0-9a-f]{8}\.js`).FindString(get(t, h, "/").Body.String())
+	require.NotEmpty(t, script)
+	plain := get(t, h, script)
+	for _, row := range []struct{ accepted, encoding string }{
+		{"", ""}, {"identity", ""}, {"*", ""}, {"zstd, deflate", ""}, {"br;q=0", ""}, {"br;q=x", ""}, {"gzip;q=0.000", ""},
+		{"gzip", "gzip"}, {"GZip ; Q=0.5", "gzip"}, {"br;q=0, gzip", "gzip"},
+		{"gzip, deflate, br, zstd", "br"}, {"br", "br"}, {"gzip;q=1, br;q=0.1", "br"},
+	} {
+		w := get(t, h, script, "Accept-Encoding", row.accepted)
+		require.Equal(t, row.encoding, w.Header().Get("Content-Encoding"), row)
+		require.Equal(t, "Accept-Encoding", w.Header().Get("Vary"), row)
+		require.Equal(t, plain.Header().Get("Content-Type"), w.Header().Get("Content-Type"), row)
+		if row.encoding == "" {
+			require.Equal(t, plain.Body.Bytes(), w.Body.Bytes(), row)
+		} else {
+			require.Less(t, w.Body.Len(), plain.Body.Len()/2, row)
+		}
+		if row.encoding == "gzip" {
+			unpacked, err := gzip.NewReader(bytes.NewReader(w.Body.Bytes()))
+			require.NoError(t, err)
+			body, err := io.ReadAll(unpacked)
+			require.NoError(t, err)
+			require.Equal(t, plain.Body.Bytes(), body, row)
+		}
+	}
+	require.Equal(t, http.StatusNotFound, get(t, h, script+".br").Code, "a form is not a file")
 }
 
 func TestThePageHoldsDataAndNoScript(t *testing.T) {
 	t.Parallel()
-	index := get(t, web.Handler("/base", true), "/", "").Body.String()
-	require.Contains(t, index, `{"base_path":"/base","dev":true}`)
-	require.Contains(t, get(t, web.Handler("", false), "/", "").Body.String(), `{"base_path":"","dev":false}`)
+	index := get(t, web.Handler("/base", true), "/").Body.String()
 	for _, tag := range regexp.MustCompile(`<script[^>]*>`).FindAllString(index, -1) {
 		require.Regexp(t, ` src="|type="application/json"`, tag)
 	}
 	require.NotRegexp(t, `(?i)<style|\sstyle=|\son[a-z]+=|javascript:|https?://`, index)
 }
 
-// What comes from jobs is a stranger's text: it must never be able to become markup.
-func TestScriptsUseNoSinkForMarkup(t *testing.T) {
+var embedded = regexp.MustCompile(`<script type="application/json" id="config">(.*)</script>`)
+
+func TestEachPageHasANonceOfItsOwnAndItsPolicyNamesIt(t *testing.T) {
 	t.Parallel()
-	sinks := regexp.MustCompile(`innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|new Function|setAttribute\(\s*"on|` +
-		`srcdoc|createContextualFragment|DOMParser|https?://`)
-	count := 0
+	h := web.Handler("/a,b", true)
+	seen := make(map[string]bool)
+	for range 10 {
+		w := get(t, h, "/")
+		found := embedded.FindStringSubmatch(w.Body.String())
+		require.NotNil(t, found)
+		var config struct {
+			BasePath string `json:"base_path"`
+			Dev      bool   `json:"dev"`
+			Nonce    string `json:"nonce"`
+		}
+		require.NoError(t, json.Unmarshal([]byte(found[1]), &config))
+		require.Equal(t, "/a,b", config.BasePath)
+		require.True(t, config.Dev)
+		require.Equal(t, strings.ReplaceAll(policy, "NONCE", config.Nonce), w.Header().Get("Content-Security-Policy"))
+		require.GreaterOrEqual(t, len(config.Nonce), 22, "128 bits")
+		require.False(t, seen[config.Nonce])
+		seen[config.Nonce] = true
+	}
+}
+
+// A map would hand out the sources of whoever built the files; a comment may name their machine.
+func TestNothingOfTheBuildIsHandedOut(t *testing.T) {
+	t.Parallel()
+	require.Empty(t, files(t, ".map"))
+	for _, kind := range []string{".js", ".css"} {
+		require.NotEmpty(t, files(t, kind))
+		for name, body := range files(t, kind) {
+			require.NotContains(t, body, "sourceMappingURL", name)
+			require.NotRegexp(t, `/(?:root|home|tmp|Users)/|node_modules`, body, name)
+		}
+	}
+}
+
+// What reaches the browser of an operator is chosen, one library at a time, and there are twelve at most.
+func TestRuntimeLibrariesAreChosen(t *testing.T) {
+	t.Parallel()
+	raw, err := os.ReadFile("package.json")
+	require.NoError(t, err)
+	var manifest struct{ Dependencies, DevDependencies map[string]string }
+	require.NoError(t, json.Unmarshal(raw, &manifest))
+	chosen := []string{
+		"@mantine/core", "@mantine/hooks", "@mantine/spotlight",
+		"@tanstack/react-query", "@tanstack/react-router", "@tanstack/react-virtual",
+		"react", "react-dom", "uplot",
+	}
+	require.LessOrEqual(t, len(chosen), 12)
+	names := make([]string, 0, len(chosen))
+	exact := regexp.MustCompile(`^\d+\.\d+\.\d+$`)
+	for name, version := range manifest.Dependencies {
+		names = append(names, name)
+		require.Regexp(t, exact, version, name)
+	}
+	require.ElementsMatch(t, chosen, names)
+	for name, version := range manifest.DevDependencies {
+		require.Regexp(t, exact, version, name)
+	}
+	lock, err := os.ReadFile("package-lock.json")
+	require.NoError(t, err)
+	require.NotContains(t, string(lock), `"resolved"`, "the lock file names no host")
+}
+
+// files are the built files with an ending, by name.
+func files(t *testing.T, ending string) map[string]string {
+	t.Helper()
+	found := make(map[string]string)
 	require.NoError(t, fs.WalkDir(os.DirFS("dist"), ".", func(name string, entry fs.DirEntry, err error) error {
-		if err != nil || entry.IsDir() || !strings.HasSuffix(name, ".js") {
+		if err != nil || entry.IsDir() || !strings.HasSuffix(name, ending) {
 			return err
 		}
-		count++
 		body, err := fs.ReadFile(os.DirFS("dist"), name)
-		require.NotRegexp(t, sinks, string(body), name)
+		found[name] = string(body)
 		return err
 	}))
-	require.Equal(t, 4, count)
+	return found
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/mini-asynq/mini-asynq/internal/pgtest"
 )
 
-// liveStream is the test of the browser's stream against a server, as `npm test` in web builds it.
+// liveStream is the test of the browser's stream against a server, as `npm run test:stream` in web builds it.
 const liveStream = "../../web/.test-build/test/live.test.js"
 
 func TestBrowserStreamFollowsTheServer(t *testing.T) {

@@ -1,0 +1,24 @@
+// The names under which the rest of the dashboard knows what the API says. The shapes are api/openapi.yaml's.
+import type { AnswerOf } from "./client";
+import type { components, operations } from "./schema";
+
+type Schemas = components["schemas"];
+
+export type Job = Schemas["Job"];
+export type JobStatus = Schemas["JobStatus"];
+export type JobAction = Schemas["JobAction"];
+export type JobList = Schemas["JobList"];
+export type NewJob = Schemas["NewJob"];
+export type Priority = Schemas["Priority"];
+export type Queue = Schemas["Queue"];
+export type Worker = Schemas["Worker"];
+export type Scope = Schemas["Scope"];
+export type Stats = Schemas["Stats"];
+export type Me = AnswerOf<"get", "/me">;
+
+/** The filters, the sort and the page of GET /jobs. */
+export type JobQuery = Exclude<operations["listJobs"]["parameters"]["query"], undefined>;
+
+/** In the order of a job's life. */
+export const jobStatuses = ["scheduled", "blocked", "pending", "running", "retrying", "completed", "dead", "cancelled"] as const satisfies readonly JobStatus[];
+export const priorities = ["high", "normal", "low"] as const satisfies readonly Priority[];

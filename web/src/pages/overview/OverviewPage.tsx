@@ -1,0 +1,2 @@
+import type { JSX } from "react";
+export function OverviewPage(): JSX.Element { return <p>soon</p>; }

@@ -1,0 +1,25 @@
+// The pages of the dashboard: routes, navigation, keys and palette are made out of this table. A page is a folder of its own,
+// loaded when somebody goes there; its component is named ...Page, by which the check of budgets knows it.
+import type { ComponentType } from "react";
+import type { IconName } from "../components/Icon";
+
+export interface Page {
+  /** With `$name` for parts that vary. */
+  readonly path: string;
+  readonly title: string;
+  /** Two keys that lead there; pages without are not in the navigation. */
+  readonly keys?: string;
+  readonly icon: IconName;
+  readonly load: () => Promise<{ default: ComponentType }>;
+}
+
+export const pages: readonly Page[] = [
+  {
+    path: "/", title: "Overview", keys: "g o", icon: "overview",
+    load: async () => ({ default: (await import("./overview/OverviewPage")).OverviewPage }),
+  },
+  {
+    path: "/jobs", title: "Jobs", keys: "g j", icon: "jobs",
+    load: async () => ({ default: (await import("./jobs/JobsPage")).JobsPage }),
+  },
+];
