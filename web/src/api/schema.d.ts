@@ -1672,14 +1672,14 @@ export interface components {
         };
         NewJob: {
             /** @default default */
-            queue: components["schemas"]["NewName"];
+            queue?: components["schemas"]["NewName"];
             /** @description Names the handler; the name of the queue unless it is given. */
             kind?: components["schemas"]["NewName"];
             /**
              * @description Any JSON, up to 256 KiB unless the server says otherwise, 64 levels deep, without NUL.
              * @default {}
              */
-            payload: unknown;
+            payload?: unknown;
             priority?: components["schemas"]["NewPriority"];
             max_retries?: components["schemas"]["NewMaxRetries"];
             run_at?: components["schemas"]["NewTime"];
@@ -1889,13 +1889,13 @@ export interface components {
              *       "*": 1
              *     }
              */
-            queues: components["schemas"]["Weights"];
+            queues?: components["schemas"]["Weights"];
             kinds?: components["schemas"]["Kinds"];
             /**
              * @description Room for so many attempts at once.
              * @default 1
              */
-            slots: number | null;
+            slots?: number | null;
             version?: string | null;
             labels?: {
                 [key: string]: string;
@@ -2079,7 +2079,7 @@ export interface components {
              * @description Only count.
              * @default false
              */
-            dry_run: boolean | null;
+            dry_run?: boolean | null;
             before?: components["schemas"]["Before"];
             /** @description Of the dry run. If more match, nothing happens. */
             expected_count?: number | null;
@@ -2092,7 +2092,7 @@ export interface components {
                  * @description So many attempts must have ended first.
                  * @default 20
                  */
-                min_sample: number | null;
+                min_sample?: number | null;
             } | null;
             reason?: components["schemas"]["Reason"];
         };
@@ -2212,12 +2212,12 @@ export interface components {
             /** @description null: as it is, for a new one everything; empty: everything. */
             filter?: components["schemas"]["EventFilter"];
             /** @default true */
-            enabled: boolean | null;
+            enabled?: boolean | null;
             /**
              * @description Sends the payload of the job as a member `payload`, up to 20 KiB; else `payload_omitted` is true.
              * @default false
              */
-            include_payload: boolean | null;
+            include_payload?: boolean | null;
         };
         WebhookEdit: {
             /** @description https on port 443 or 8443; listed hosts also http and any port. No user, no fragment. */
@@ -2225,12 +2225,12 @@ export interface components {
             /** @description null: as it is, for a new one everything; empty: everything. */
             filter?: components["schemas"]["EventFilter"];
             /** @default true */
-            enabled: boolean | null;
+            enabled?: boolean | null;
             /**
              * @description Sends the payload of the job as a member `payload`, up to 20 KiB; else `payload_omitted` is true.
              * @default false
              */
-            include_payload: boolean | null;
+            include_payload?: boolean | null;
             reason?: components["schemas"]["Reason"];
         };
         WebhookResume: {
@@ -2245,7 +2245,7 @@ export interface components {
              * @description The last event: a cursor or `latest`.
              * @default latest
              */
-            until: string | null;
+            until?: string | null;
             reason?: components["schemas"]["Reason"];
         };
         Webhook: {
@@ -2390,7 +2390,7 @@ export interface components {
              * @description Where a new one begins.
              * @default latest
              */
-            after: string | null;
+            after?: string | null;
             /** @description Every event gets through unless it is given. */
             filter?: components["schemas"]["EventFilter"];
             reason?: components["schemas"]["Reason"];

@@ -14,7 +14,9 @@ function setup(jobs: Job[]) {
   const fetch = vi.fn((ids: readonly string[]): Promise<JobList> =>
     Promise.resolve({ data: ids.flatMap((id) => stored.get(id) ?? []), next_cursor: null, as_of: "1-7" }));
   const onFresh = vi.fn();
-  return { rows, stored, fetch, onFresh, refresher: new Refresher({ rows, fetch, onFresh }) };
+  const refresher = new Refresher({ rows, fetch, onFresh });
+  refresher.open();
+  return { rows, stored, fetch, onFresh, refresher };
 }
 
 test("only stale rows in sight are fetched, at most every two seconds", async () => {

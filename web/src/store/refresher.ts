@@ -18,15 +18,21 @@ export interface RefresherOptions {
 export class Refresher {
   private inSight: readonly string[] = [];
   private timer: ReturnType<typeof setTimeout> | undefined;
-  private readonly end = new AbortController();
+  private end: AbortController | undefined; // while it is open
   private isBusy = false;
   private lastMs = -Infinity;
   private readonly pauseMs: number;
-  private readonly unsubscribe: () => void;
+  private unsubscribe: (() => void) | undefined;
 
   constructor(private readonly options: RefresherOptions) {
     this.pauseMs = options.pauseMs ?? 2000;
-    this.unsubscribe = options.rows.subscribe(() => { this.consider(); });
+  }
+
+  /** Begins. It may be closed and opened again. */
+  open(): void {
+    this.end ??= new AbortController();
+    this.unsubscribe ??= this.options.rows.subscribe(() => { this.consider(); });
+    this.consider();
   }
 
   /** These are in sight now. */
@@ -36,13 +42,14 @@ export class Refresher {
   }
 
   close(): void {
-    this.unsubscribe();
+    this.unsubscribe?.();
     clearTimeout(this.timer);
-    this.end.abort();
+    this.end?.abort();
+    this.unsubscribe = this.timer = this.end = undefined;
   }
 
   private consider(): void {
-    if (this.isBusy || this.timer !== undefined || this.end.signal.aborted || this.options.rows.stale(this.inSight).length === 0) {
+    if (this.isBusy || this.timer !== undefined || !this.end || this.options.rows.stale(this.inSight).length === 0) {
       return;
     }
     const pause = Math.max(0, this.lastMs + this.pauseMs - Date.now());
@@ -55,13 +62,14 @@ export class Refresher {
   private async refresh(): Promise<void> {
     const { rows, fetch, onFresh } = this.options;
     const ids = rows.stale(this.inSight).slice(0, maxIDs);
-    if (ids.length === 0) {
+    const { end } = this;
+    if (ids.length === 0 || !end) {
       return;
     }
     this.isBusy = true;
     this.lastMs = Date.now();
     try {
-      const { data, as_of: asOf } = await fetch(ids, this.end.signal);
+      const { data, as_of: asOf } = await fetch(ids, end.signal);
       rows.load(data);
       const found = new Set(data.map(({ id }) => id));
       ids.filter((id) => !found.has(id)).forEach((id) => { rows.drop(id); });
