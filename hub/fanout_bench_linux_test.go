@@ -1,9 +1,9 @@
 package hub_test
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -26,54 +27,115 @@ import (
 // The fan-out of the stream at the sizes that it is meant for, clients and database on the same cores: make bench
 // BENCH_RUN=Fan. Times are from the event's own (nearly the commit) to the client.
 
-// crowd are clients that read raw frames: a library for each would be measured instead of the server.
+// crowd are clients that read raw frames, all of them in one goroutine that asks the kernel whose turn it is: a library, a
+// goroutine and two calls for each would be measured instead of the server.
 type crowd struct {
 	b       testing.TB
-	conns   []net.Conn
-	reading sync.WaitGroup
+	poll    int               // epoll
+	clients map[int32]*client // by descriptor. Owned by read once that runs
+	reading sync.WaitGroup    // read
+	left    atomic.Bool       // leave was called: read ends within its next wait
 	frames  atomic.Int64
-	bytes   atomic.Int64
 
 	mu   sync.Mutex // guards took
 	took []time.Duration
 }
 
+// client is one connection and what has come of a frame.
+type client struct {
+	looks bool
+	head  []byte
+	body  []byte
+	want  int // bytes of the body that have not come
+}
+
+func newCrowd(b testing.TB) *crowd {
+	poll, err := syscall.EpollCreate1(syscall.EPOLL_CLOEXEC)
+	require.NoError(b, err)
+	return &crowd{b: b, poll: poll, clients: make(map[int32]*client)}
+}
+
 // join adds a client. first is what it says when the socket is open, "" for nothing; every event of one that looks is timed, the
-// frames of the others are only read.
+// frames of the others are only read. Nothing is read before watch.
 func (c *crowd) join(address, query, protocol, first string, looks bool) {
 	var headers []string
 	if protocol != "" {
 		headers = []string{"Sec-WebSocket-Protocol: " + protocol}
 	}
-	conn, in := quietSocket(c.b, address, query, 16<<10, headers...)
+	conn, in := quietSocket(c.b, address, query, 1024, headers...)
 	if first != "" {
 		_, err := conn.Write(masked(0x80|text, []byte(first)))
 		require.NoError(c.b, err)
 	}
-	c.conns = append(c.conns, conn)
-	c.reading.Go(func() { c.read(in, looks) }) // ends with the connection
+	tcp, ok := conn.(*net.TCPConn)
+	require.True(c.b, ok)
+	file, err := tcp.File() // a descriptor of its own, which the runtime does not watch
+	require.NoError(c.b, err)
+	defer func() { _ = file.Close() }()
+	fd, err := syscall.Dup(int(file.Fd()))
+	require.NoError(c.b, err)
+	require.NoError(c.b, syscall.SetNonblock(fd, true))
+	_ = conn.Close()
+	member := &client{looks: looks}
+	early := make([]byte, in.Buffered())
+	_, err = io.ReadFull(in, early)
+	require.NoError(c.b, err)
+	c.take(member, early)
+	c.clients[int32(fd)] = member //nolint:gosec // descriptors are small
+	require.NoError(c.b, syscall.EpollCtl(c.poll, syscall.EPOLL_CTL_ADD, fd,
+		&syscall.EpollEvent{Events: syscall.EPOLLIN, Fd: int32(fd)})) //nolint:gosec // descriptors are small
 }
 
-func (c *crowd) read(in *bufio.Reader, looks bool) {
-	var body bytes.Buffer
-	for {
-		n, err := frameLength(in)
-		if err != nil {
+// watch begins to read; leave ends it.
+func (c *crowd) watch() { c.reading.Go(c.read) }
+
+func (c *crowd) read() {
+	ready := make([]syscall.EpollEvent, 256)
+	buffer := make([]byte, 256<<10)
+	for !c.left.Load() {
+		n, err := syscall.EpollWait(c.poll, ready, 50)
+		if err != nil && !errors.Is(err, syscall.EINTR) {
+			c.b.Error(err)
 			return
 		}
-		if !looks {
-			_, err = in.Discard(n)
+		for _, at := range ready[:max(n, 0)] {
+			got, err := syscall.Read(int(at.Fd), buffer)
+			switch {
+			case got > 0:
+				c.take(c.clients[at.Fd], buffer[:got])
+			case err == nil || !errors.Is(err, syscall.EAGAIN) && !errors.Is(err, syscall.EINTR): // it has ended
+				_ = syscall.EpollCtl(c.poll, syscall.EPOLL_CTL_DEL, int(at.Fd), nil)
+			}
+		}
+	}
+}
+
+// take goes through what has come, frame by frame.
+func (c *crowd) take(m *client, b []byte) {
+	for len(b) > 0 {
+		if m.want == 0 {
+			m.head, b = append(m.head, b[0]), b[1:]
+			n, whole := frameLength(m.head)
+			if !whole {
+				continue
+			}
+			m.head, m.want = m.head[:0], n
+			if n > 0 {
+				continue
+			}
 		} else {
-			body.Reset()
-			_, err = io.CopyN(&body, in, int64(n))
-		}
-		if err != nil {
-			return
+			n := min(m.want, len(b))
+			if m.looks {
+				m.body = append(m.body, b[:n]...)
+			}
+			if m.want, b = m.want-n, b[n:]; m.want > 0 {
+				return
+			}
 		}
 		c.frames.Add(1)
-		c.bytes.Add(int64(n))
-		if looks {
-			c.time(body.Bytes())
+		if m.looks {
+			c.time(m.body)
+			m.body = m.body[:0]
 		}
 	}
 }
@@ -95,21 +157,20 @@ func (c *crowd) time(frame []byte) {
 	}
 }
 
-func frameLength(in *bufio.Reader) (int, error) {
-	var head [10]byte
-	if _, err := io.ReadFull(in, head[:2]); err != nil {
-		return 0, err
+// frameLength is the length of the body behind a head, if that is whole.
+func frameLength(head []byte) (n int, whole bool) {
+	if len(head) < 2 {
+		return 0, false
 	}
-	switch n := int(head[1] & 0x7f); n {
-	case 126:
-		_, err := io.ReadFull(in, head[2:4])
-		return int(binary.BigEndian.Uint16(head[2:])), err
-	case 127:
-		_, err := io.ReadFull(in, head[2:10])
-		return int(binary.BigEndian.Uint64(head[2:])), err
-	default:
-		return n, nil
+	switch n := int(head[1] & 0x7f); {
+	case n < 126:
+		return n, true
+	case n == 126 && len(head) == 4:
+		return int(binary.BigEndian.Uint16(head[2:])), true
+	case n == 127 && len(head) == 10:
+		return int(binary.BigEndian.Uint64(head[2:])), true //nolint:gosec // no frame is that long
 	}
+	return 0, false
 }
 
 // settle returns when nothing has come for a while.
@@ -121,10 +182,12 @@ func (c *crowd) settle() {
 }
 
 func (c *crowd) leave() {
-	for _, conn := range c.conns {
-		_ = conn.Close()
-	}
+	c.left.Store(true)
 	c.reading.Wait()
+	for fd := range c.clients {
+		_ = syscall.Close(int(fd))
+	}
+	_ = syscall.Close(c.poll)
 }
 
 func (c *crowd) report(b *testing.B) {
@@ -171,11 +234,12 @@ func BenchmarkFanOutViews(b *testing.B) {
 	const sockets = 5000
 	for b.Loop() {
 		d := open(b)
-		c := &crowd{b: b}
+		c := newCrowd(b)
 		before := memoryInUse()
 		for i := range sockets {
 			c.join(strings.TrimPrefix(d.server.URL, "http://"), "", "miniasynq.v1", `{"t":"sub","id":"s","class":"view"}`, i%50 == 0)
 		}
+		c.watch()
 		d.load(b, 200, 10, 8*time.Second)
 		c.settle()
 		b.ReportMetric(float64(memoryInUse()-before)/sockets/1024, "KiB/socket")
@@ -190,10 +254,11 @@ func BenchmarkFanOutFiltered(b *testing.B) {
 	const sockets, queues = 5000, 100
 	for b.Loop() {
 		d := open(b)
-		c := &crowd{b: b}
+		c := newCrowd(b)
 		for i := range sockets {
 			c.join(strings.TrimPrefix(d.server.URL, "http://"), "queues=q"+strconv.Itoa(i%queues), "", "", true)
 		}
+		c.watch()
 		d.load(b, 500, queues, 8*time.Second)
 		d.stop()
 		c.leave()
@@ -205,10 +270,11 @@ func BenchmarkFanOutFiltered(b *testing.B) {
 func BenchmarkFanOutConsumers(b *testing.B) {
 	for b.Loop() {
 		d := open(b)
-		c := &crowd{b: b}
+		c := newCrowd(b)
 		for range 20 {
 			c.join(strings.TrimPrefix(d.server.URL, "http://"), "", "", "", true)
 		}
+		c.watch()
 		d.load(b, 5000, 10, 8*time.Second)
 		d.stop()
 		c.leave()
@@ -238,11 +304,12 @@ func BenchmarkFanOutRate(b *testing.B) {
 		_ = probe.Close()
 
 		deliver := func(address, query string) float64 {
-			c := &crowd{b: b}
+			c := newCrowd(b)
 			began := time.Now()
 			for range sockets {
 				c.join(address, query, "", "", false)
 			}
+			c.watch()
 			for c.frames.Load() < int64(sockets*len(frames)) && time.Since(began) < time.Minute {
 				<-time.After(time.Millisecond)
 			}
