@@ -81,9 +81,9 @@ func (c *crowd) join(address, query, protocol, first string, looks bool) {
 	_, err = io.ReadFull(in, early)
 	require.NoError(c.b, err)
 	c.take(member, early)
-	c.clients[int32(fd)] = member //nolint:gosec // descriptors are small
+	c.clients[int32(fd)] = member
 	require.NoError(c.b, syscall.EpollCtl(c.poll, syscall.EPOLL_CTL_ADD, fd,
-		&syscall.EpollEvent{Events: syscall.EPOLLIN, Fd: int32(fd)})) //nolint:gosec // descriptors are small
+		&syscall.EpollEvent{Events: syscall.EPOLLIN, Fd: int32(fd)}))
 }
 
 // watch begins to read; leave ends it.
@@ -168,7 +168,7 @@ func frameLength(head []byte) (n int, whole bool) {
 	case n == 126 && len(head) == 4:
 		return int(binary.BigEndian.Uint16(head[2:])), true
 	case n == 127 && len(head) == 10:
-		return int(binary.BigEndian.Uint64(head[2:])), true //nolint:gosec // no frame is that long
+		return int(binary.BigEndian.Uint64(head[2:])), true
 	}
 	return 0, false
 }
