@@ -20,11 +20,13 @@ interface ChartProps {
   times: readonly number[];
   lines: readonly Line[];
   format: (value: number | null) => string;
+  /** What the scale shows at least, so that small things look small. */
+  least: number;
   height?: number;
 }
 
 /** Lines over time. Their colours are those of the theme; the legend says the values under the pointer. */
-export function Chart({ label, times, lines, format, height = 150 }: ChartProps): JSX.Element {
+export function Chart({ label, times, lines, format, least, height = 140 }: ChartProps): JSX.Element {
   const { ref, width } = useElementSize();
   const holder = useRef<HTMLDivElement>(null);
   const plot = useRef<uPlot>(undefined);
@@ -44,8 +46,8 @@ export function Chart({ label, times, lines, format, height = 150 }: ChartProps)
     const made = new uPlot({
       width, height,
       ...(zone === "utc" ? { tzDate: (seconds: number) => uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC") } : {}),
-      axes: [axis, { ...axis, size: 52, values: (_plot, ticks) => ticks.map(format) }],
-      scales: { y: { range: (_plot, _min, max) => [0, Math.max(max, 1e-3) * 1.1] } },
+      axes: [{ ...axis, values: "{HH}:{mm}:{ss}", space: 70 }, { ...axis, size: 60, values: (_plot, ticks) => ticks.map(format) }],
+      scales: { y: { range: (_plot, _min, max) => [0, Math.max(max, least) * 1.1] } },
       series: [
         { value: "{HH}:{mm}:{ss}" },
         ...shape.split("\n").map((line) => {
@@ -59,11 +61,11 @@ export function Chart({ label, times, lines, format, height = 150 }: ChartProps)
       plot.current = undefined;
       made.destroy();
     };
-  }, [width, height, shape, scheme, zone, format]);
+  }, [width, height, shape, scheme, zone, format, least]);
 
   useEffect(() => {
     plot.current?.setData([[...times], ...lines.map((line) => [...line.values])]);
-  }, [times, lines, width, height, shape, scheme, zone, format]);
+  }, [times, lines, width, height, shape, scheme, zone, format, least]);
 
   return <div ref={ref} style={{ minHeight: height }}><div ref={holder} role="img" aria-label={label} /></div>;
 }

@@ -26,7 +26,7 @@ test("absolute times name their zone", () => {
 
 test("numbers are written the same everywhere", () => {
   expect(formatCount(12_340)).toBe("12,340");
-  expect([0, 0.34, 9.96, 12.4, 1200, null].map(formatRate)).toEqual(["0", "0.3", "10.0", "12", "1,200", "–"]);
+  expect([0, 0.01, 0.34, 9.96, 12.4, 1200, null].map(formatRate)).toEqual(["0", "<0.1", "0.3", "10.0", "12", "1,200", "–"]);
   expect([plural(1, "job"), plural(37, "job"), plural(2, "query", "queries")]).toEqual(["1 job", "37 jobs", "2 queries"]);
   expect(shortID("0195b3c0-8f1e-7c3a-9d2b-5f6a7b8c9d0e")).toBe("…7b8c9d0e");
 });

@@ -9,10 +9,13 @@ export function formatCount(n: number): string {
   return whole.format(n);
 }
 
-/** Per second: "0", "0.3", "12", "1,200". */
+/** Per second: "0", "<0.1", "0.3", "12", "1,200". */
 export function formatRate(perSecond: number | null): string {
   if (perSecond === null) {
     return "–";
+  }
+  if (perSecond > 0 && perSecond < 0.05) {
+    return "<0.1";
   }
   return perSecond > 0 && perSecond < 10 ? perSecond.toFixed(1) : whole.format(perSecond);
 }

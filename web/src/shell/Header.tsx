@@ -24,7 +24,7 @@ export function Header({ isMenuOpen, commands, onMenu, onHelp }: HeaderProps): J
       <Burger opened={isMenuOpen} onClick={onMenu} hiddenFrom="sm" size="sm" aria-label={isMenuOpen ? "Close the menu" : "Open the menu"} />
       <Link to="/" className={classes["brand"] ?? ""} aria-label="Mini Asynq"><Icon name="jobs" size={18} /><span>Mini Asynq</span></Link>
       {me.environment && (
-        <Badge variant="filled" color={/prod/i.test(me.environment) ? "red.8" : "gray.7"} autoContrast={false} tt="none">{me.environment}</Badge>
+        <Badge variant="filled" color={/prod/i.test(me.environment) ? "red.8" : "gray.7"} tt="none">{me.environment}</Badge>
       )}
       <div className={classes["space"]} />
       <LineState />

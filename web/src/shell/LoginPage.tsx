@@ -50,7 +50,7 @@ export function LoginPage(): JSX.Element {
         </Stack>
       </Paper>
       <Text size="sm" mt="md" c="dimmed">
-        What can be seen without logging in is <Anchor href={`${config.basePath}/`}>on the overview</Anchor>.
+        What can be seen without logging in is <Anchor underline="always" href={`${config.basePath}/`}>on the overview</Anchor>.
       </Text>
     </Container>
   );

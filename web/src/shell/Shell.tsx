@@ -1,7 +1,7 @@
 import { AppShell } from "@mantine/core";
 import { useDisclosure } from "@mantine/hooks";
 import { useQuery } from "@tanstack/react-query";
-import { Navigate, Outlet, useLocation, useRouter } from "@tanstack/react-router";
+import { Outlet, useRouter } from "@tanstack/react-router";
 import { lazy, Suspense, useEffect, type JSX } from "react";
 import { can } from "../api/access";
 import { ApiProblem } from "../api/problem";
@@ -27,9 +27,8 @@ const Help = lazy(async () => ({ default: (await import("./Help")).Help }));
 export function Shell(): JSX.Element {
   const { api } = useServices();
   const me = useQuery(meQuery(api));
-  const { pathname, searchStr } = useLocation();
   if (me.error instanceof ApiProblem && me.error.status === 401 || me.data && !can(me.data, "read")) {
-    return <Navigate to="/login" search={{ from: pathname + searchStr }} replace />;
+    return <ToLogin />;
   }
   if (me.error) {
     return <div className={classes["alone"]}><Failed error={me.error} onRetry={() => { void me.refetch(); }} what="The server does not answer" /></div>;
@@ -38,6 +37,18 @@ export function Shell(): JSX.Element {
     return <div className={classes["alone"]}><RowsSkeleton /></div>;
   }
   return <MeContext value={me.data}><Frame me={me.data} /></MeContext>;
+}
+
+/** Leads to the login, and remembers whence: once, since the address changes before the login page is there. */
+function ToLogin(): JSX.Element {
+  const router = useRouter();
+  useEffect(() => {
+    const { pathname, searchStr } = router.state.location as { pathname: string; searchStr: string };
+    if (pathname !== "/login") {
+      void router.navigate({ to: "/login", search: { from: pathname + searchStr }, replace: true });
+    }
+  }, [router]);
+  return <div className={classes["alone"]}><RowsSkeleton /></div>;
 }
 
 function Frame({ me }: { me: Me }): JSX.Element {

@@ -14,8 +14,9 @@ export function newRouter(basePath: string): AnyRouter {
   const inside = pages.map((page) => createRoute({
     getParentRoute: () => shell, path: page.path, component: lazyRouteComponent(page.load),
   }));
+  const nowhere = createRoute({ getParentRoute: () => shell, path: "$", component: NotFoundPage });
   return createRouter({
-    routeTree: root.addChildren([login, shell.addChildren(inside)]),
+    routeTree: root.addChildren([login, shell.addChildren([...inside, nowhere])]),
     basepath: basePath === "" ? "/" : basePath,
     parseSearch, stringifySearch: formatSearch,
     defaultPendingComponent: RowsSkeleton, defaultErrorComponent: ErrorPage, defaultNotFoundComponent: NotFoundPage,

@@ -69,7 +69,7 @@ export function JobTable({ rows, selection, onToggle, onSight, onNearEnd, ref }:
       <div role="table" aria-label="Jobs" aria-rowcount={rows.length + 1} className={classes["table"]} data-selectable={selection !== undefined}>
         <div role="row" aria-rowindex={1} className={classes["head"]}>
           {selection && <span role="columnheader"><span className={classes["unseen"]}>Selected</span></span>}
-          {["Status", "Kind", "Queue", "Attempt", "Created", "Due, started or ended", "Worker", "What is known", "Job"].map((name) => (
+          {["Status", "Kind", "Queue", "Attempt", "Created", "Due or ended", "Worker", "What is known", "Job"].map((name) => (
             <span role="columnheader" key={name}>{name}</span>
           ))}
         </div>
@@ -112,7 +112,7 @@ function Cells({ row: { job, isGone }, isSelected, onToggle }: CellsProps): JSX.
       <span role="cell"><Time at={momentOf(job)} /></span>
       <span role="cell" title={job.locked_by ?? ""}>{job.locked_by ?? "–"}</span>
       <span role="cell" title={known(job)} className={classes["soft"]}>{known(job)}</span>
-      <span role="cell"><Link to={`/jobs/${job.id}`} className={classes["link"] ?? ""} aria-label={`Job ${job.id}`}>{shortID(job.id)}</Link></span>
+      <span role="cell"><Link to={`/jobs/${job.id}`} className={classes["link"] ?? ""} title={job.id} aria-label={`Job ${shortID(job.id)}, ${job.id}`}>{shortID(job.id)}</Link></span>
     </>
   );
 }

@@ -11,9 +11,9 @@ export function Charts({ stats }: { stats: Stats }): JSX.Element {
   const { times, done, backlog, waits } = useMemo(() => seriesOf(stats), [stats]);
   return (
     <SimpleGrid cols={{ base: 1, md: 3 }} spacing="md">
-      <Paper withBorder p="sm"><Title order={2}>Jobs a second</Title><Chart label="Jobs completed, enqueued and failed a second, over the last 15 minutes" times={times} lines={done} format={formatRate} /></Paper>
-      <Paper withBorder p="sm"><Title order={2}>Pending jobs</Title><Chart label="Pending jobs over the last 15 minutes" times={times} lines={backlog} format={asCount} /></Paper>
-      <Paper withBorder p="sm"><Title order={2}>Wait</Title><Chart label="How long jobs waited, over the last 15 minutes" times={times} lines={waits} format={formatSpan} /></Paper>
+      <Paper withBorder p="sm"><Title order={2}>Jobs a second</Title><Chart label="Jobs completed, enqueued and failed a second, over the last 15 minutes" times={times} lines={done} format={formatRate} least={1} /></Paper>
+      <Paper withBorder p="sm"><Title order={2}>Pending jobs</Title><Chart label="Pending jobs over the last 15 minutes" times={times} lines={backlog} format={asCount} least={10} /></Paper>
+      <Paper withBorder p="sm"><Title order={2}>Wait</Title><Chart label="How long jobs waited, over the last 15 minutes" times={times} lines={waits} format={formatSpan} least={0.1} /></Paper>
     </SimpleGrid>
   );
 }

@@ -14,7 +14,7 @@ import type { Search } from "../../shell/search";
 import { usePainted, useServices } from "../../shell/services";
 import { useClock } from "../../shell/useClock";
 import { useFollow } from "../../store/useFollow";
-import { crewOf, isFailing, lateAfterSeconds, sortByTrouble, troublesOf, waitSeconds, type Answer, type Tone } from "./answers";
+import { crewOf, isFailing, lateAfterSeconds, sortByTrouble, troublesOf, waitSeconds, type Answer, type Crew, type Tone } from "./answers";
 import classes from "./OverviewPage.module.css";
 
 // The numbers are there before the library that draws lines.
@@ -51,16 +51,13 @@ export function OverviewPage(): JSX.Element {
   const stored = new Map(queues.data.data.map((queue) => [queue.name, queue]));
   const now = numbers ? [...numbers.queues.values()].map((queue) => ({ ...queue, pause: stored.get(queue.name)?.pause ?? null })) : queues.data.data;
   const crew = workers.data && crewOf(workers.data.data);
-  const slots = Math.max(0, ...now.map((queue) => queue.slots));
   return (
     <>
       <PageTitle title="Overview" />
       <div className={classes["answers"]}>
         <Card question="Is anything late?" icon="clock" answer={lateness(now, nowMs)} />
         <Card question="Is anything failing?" icon="failures" answer={failures(now)} leadsTo={{ status: "dead" }} />
-        <Card question="Who works?" icon="workers" answer={crew && crew.online > 0
-          ? { tone: "good", word: `${crew.busy} of ${plural(crew.slots, "slot")} busy`, detail: plural(crew.online, "worker") }
-          : { tone: slots > 0 ? "none" : "bad", word: slots > 0 ? plural(slots, "slot") : "Nobody", detail: slots > 0 ? "of the server itself" : "no worker is online" }} />
+        <Card question="Who works?" icon="workers" answer={crewAnswer(crew, now)} />
         <Card question="Is the stream healthy?" icon="events" answer={line.state === "open"
           ? { tone: (numbers?.lagMs ?? 0) > 10_000 ? "bad" : "good", word: numbers ? `${formatSpan(numbers.lagMs / 1000)} behind` : "Open", detail: `node ${line.node ?? ""}` }
           : { tone: line.state === "connecting" || line.state === "off" ? "none" : "bad", word: "No line", detail: "what is shown may be old" }} />
@@ -92,6 +89,16 @@ function failures(queues: readonly Queue[]): Answer {
     return { tone: "bad", word: plural(failing.length, "queue"), detail: `${plural(dead, "dead job")}, ${detail}` };
   }
   return dead > 0 ? { tone: "warn", word: plural(dead, "dead job"), detail } : { tone: "good", word: "No", detail };
+}
+
+/** Remote workers are listed; the server's own slots are in the numbers of each queue that they are for. */
+function crewAnswer(crew: Crew | undefined, queues: readonly Queue[]): Answer {
+  const slots = Math.max(crew?.slots ?? 0, ...queues.map((queue) => queue.slots));
+  const busy = queues.reduce((sum, queue) => sum + queue.busy, 0);
+  if (slots === 0) {
+    return crew && queues.length > 0 ? { tone: "bad", word: "Nobody", detail: "no worker is online" } : { tone: "none", word: "–", detail: "there is nothing to do yet" };
+  }
+  return { tone: "good", word: `${formatCount(busy)} of ${plural(slots, "slot")} busy`, detail: crew && crew.online > 0 ? plural(crew.online, "remote worker") : "of the server itself" };
 }
 
 const toneIcons: Readonly<Record<Tone, IconName>> = { good: "check", warn: "failures", bad: "cross", none: "minus" };
