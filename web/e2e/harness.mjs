@@ -59,32 +59,45 @@ export async function startServer(database, name, more = {}) {
   const folder = mkdtempSync(join(tmpdir(), "mini-asynq-e2e-"));
   const port = await freePort();
   const base = `http://localhost:${port}${more.MINIASYNQ_BASE_PATH ?? ""}`;
-  const log = [];
-  const server = spawn(binary, ["serve"], {
-    cwd: folder,
-    env: { PATH: process.env.PATH, HOME: folder, DATABASE_URL: database.create(name), SERVER_PORT: String(port), MINIASYNQ_DEMO_HANDLERS: "true", ...more },
-    stdio: ["ignore", "pipe", "pipe"],
-  });
-  const ended = new Promise((end) => { server.once("exit", end); });
-  for (const stream of [server.stdout, server.stderr]) {
-    stream.setEncoding("utf8").on("data", (text) => { log.push(text); });
-  }
+  const environment = {
+    PATH: process.env.PATH, HOME: folder, DATABASE_URL: database.create(name), SERVER_PORT: String(port), MINIASYNQ_DEMO_HANDLERS: "true", ...more,
+  };
+  let server;
+  const start = async () => {
+    const log = [];
+    server = spawn(binary, ["serve"], { cwd: folder, env: environment, stdio: ["ignore", "pipe", "pipe"] });
+    const begun = server;
+    for (const stream of [server.stdout, server.stderr]) {
+      stream.setEncoding("utf8").on("data", (text) => { log.push(text); });
+    }
+    try {
+      await eventually("the server", async () => {
+        const answer = await fetch(`${base}/api/v1/health/ready`);
+        if (!answer.ok) {
+          throw new Error(`ready: ${answer.status}`);
+        }
+      }, () => begun.exitCode === null);
+    } catch (error) {
+      await end();
+      throw new Error(`${error.message}\n${log.join("")}`, { cause: error });
+    }
+  };
+  const end = async () => {
+    const { exitCode, signalCode } = server;
+    if (exitCode === null && signalCode === null) {
+      const ended = new Promise((done) => { server.once("exit", done); });
+      server.kill("SIGTERM");
+      await ended;
+    }
+  };
   const stop = async () => {
-    server.kill("SIGTERM");
-    await ended;
+    await end();
     rmSync(folder, { recursive: true, force: true });
   };
-  try {
-    await eventually("the server", async () => {
-      const answer = await fetch(`${base}/api/v1/health/ready`);
-      if (!answer.ok) {
-        throw new Error(`ready: ${answer.status}`);
-      }
-    }, () => server.exitCode === null);
-  } catch (error) {
-    await stop();
-    throw new Error(`${error.message}\n${log.join("")}`, { cause: error });
-  }
+  await start().catch((error) => {
+    rmSync(folder, { recursive: true, force: true });
+    throw error;
+  });
   const call = async (method, path, body, headers = {}) => {
     const answer = await fetch(`${base}/api/v1${path}`, {
       method, headers: { ...(body === undefined ? {} : { "Content-Type": "application/json" }), ...headers },
@@ -96,7 +109,13 @@ export async function startServer(database, name, more = {}) {
     }
     return text === "" ? undefined : JSON.parse(text);
   };
-  return { base, call, stop, log: () => log.join("") };
+  /** Ends the server, and starts it again after something was done without it. */
+  const restart = async (meanwhile) => {
+    await end();
+    await meanwhile();
+    await start();
+  };
+  return { base, call, restart, stop };
 }
 
 export const asAdmin = { Authorization: `Basic ${Buffer.from("admin:password").toString("base64")}` };

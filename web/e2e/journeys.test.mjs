@@ -36,7 +36,7 @@ async function logIn(page, secret, user) {
     await page.getByRole("textbox", { name: "API key" }).fill(secret);
   }
   await page.getByRole("button", { name: "Log in" }).click();
-  await page.getByRole("heading", { name: "Jobs" }).waitFor();
+  await page.getByRole("heading", { name: "Jobs", level: 1 }).waitFor();
 }
 
 test("a job that is enqueued appears behind the pill, and completes before one's eyes", async () => {
@@ -77,8 +77,8 @@ test("a failed job shows its error, is selected, retried and followed", async ()
   await rowOf(page, id).getByText("2 of 2").waitFor(); // the redrive's attempt, seen live
   const job = await server.call("GET", `/jobs/${id}`);
   assert.equal(job.redrives, 1);
-  const { data } = await server.call("GET", `/admin/audit?action=operation.*`, undefined, asAdmin).catch(() => ({ data: [] }));
-  assert.ok(data.length === 0 || data.some(({ reason }) => reason === "the mail server is back"));
+  const { data } = await server.call("GET", "/admin/audit", undefined, asAdmin);
+  assert.ok(data.some(({ reason }) => reason === "the mail server is back"));
   assert.deepEqual(faults, []);
   await close();
 });
@@ -162,8 +162,8 @@ test("hostile names, tags and errors stay text", async () => {
   await close();
 });
 
-test("the line is cut: a strip says so, the rows stay, and it comes back by itself", async () => {
-  const { page, faults, close } = await openPage(browser, { expected: [/ERR_INTERNET_DISCONNECTED|WebSocket/] });
+test("a page that is paused stands still, and goes on from where it stood", async () => {
+  const { page, faults, close } = await openPage(browser);
   const { id } = await server.call("POST", "/jobs", { queue: "cut", payload: {}, delay: "1h" });
   await page.goto(`${server.base}/jobs?queue=cut`);
   await live(page);
@@ -176,6 +176,28 @@ test("the line is cut: a strip says so, the rows stay, and it comes back by itse
   assert.deepEqual(faults, []);
   await close();
 });
+
+test("the line is lost: a strip says so, the rows stay, and it comes back by itself with what was missed", async () => {
+  const away = await startServer(database, "away");
+  const { page, faults, close } = await openPage(browser, { expected: [/ERR_CONNECTION_REFUSED|WebSocket/] });
+  try {
+    const { id } = await away.call("POST", "/jobs", { queue: "cut", payload: {}, delay: "1h" });
+    await page.goto(`${away.base}/jobs?queue=cut`);
+    await live(page);
+    await away.restart(async () => {
+      await page.getByText("The line to the server is lost.").waitFor({ timeout: 20_000 });
+      assert.ok((await rowOf(page, id).innerText()).includes("scheduled"));
+    });
+    await away.call("POST", `/admin/jobs/${id}/cancel`, undefined, asAdmin);
+    await page.getByRole("button", { name: "Try now" }).click().catch(() => undefined); // it may have come back already
+    await live(page);
+    await rowOf(page, id).getByText("cancelled").waitFor();
+    assert.deepEqual(faults, []);
+  } finally {
+    await close();
+    await away.stop();
+  }
+}, { timeout: 120_000 });
 
 describe("each page, light and dark, wide and narrow, has no barrier and no fault", () => {
   for (const [name, path] of [["overview", "/"], ["jobs", "/jobs"], ["nowhere", "/nowhere"]]) {
@@ -223,7 +245,7 @@ test("the theme is pinned, does not flash, and the help and the palette are in r
   await page.getByPlaceholder("Page, command, or the id of a job").fill("job");
   await shoot(page, "palette");
   await page.keyboard.press("Enter");
-  await page.getByRole("heading", { name: "Jobs" }).waitFor();
+  await page.getByRole("heading", { name: "Jobs", level: 1 }).waitFor();
   assert.deepEqual(faults, []);
   await close();
 });

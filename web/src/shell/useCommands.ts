@@ -38,6 +38,7 @@ export function useCommands(): readonly Command[] {
         void router.navigate({ to: "/login", search: { from: router.state.location.pathname + router.state.location.searchStr } });
       } }
       : { id: "session", label: "Log out", icon: "person", run: () => {
+        live.stop();
         void api.post("/logout", {}).finally(() => {
           queries.clear();
           void router.navigate({ to: "/login" });

@@ -98,10 +98,10 @@ export class Live {
   stop(): void {
     const stream = this.stream;
     this.stream = undefined;
+    stream?.close(); // first, or each follower would take its leave on a socket that may be gone
     for (const follower of this.followers) {
       follower.detach();
     }
-    stream?.close();
     this.line.set({ state: "off", node: undefined, failures: 0, heardAtMs: undefined, reason: undefined });
   }
 
