@@ -142,7 +142,7 @@ var (
 	span     = regexp.MustCompile("`([^`\n]+)`")
 	link     = regexp.MustCompile(`\]\(([^)\s#]+)(?:#[^)]*)?\)`)
 	scheme   = regexp.MustCompile(`^[a-z][a-z0-9+.-]*:`)
-	makeCall = regexp.MustCompile(`(?:^|&& |; )(?:[A-Z_]+=\S+ )*make((?: +(?:[A-Z_]+=\S+|[a-z][a-z-]*))+)`)
+	makeCall = regexp.MustCompile(`(?:^|&& |; )(?:[A-Z_]+=\S+ )*make((?: +(?:[A-Z_]+=\S+|[a-z][a-z0-9-]*))+)`)
 	pathlike = regexp.MustCompile(`^\.?[A-Za-z0-9_][A-Za-z0-9_.*-]*(?:/[A-Za-z0-9_.*-]+)*/?$`)
 )
 
@@ -215,7 +215,7 @@ func makeTargets(t *testing.T) []string {
 	makefile, err := os.ReadFile("Makefile")
 	require.NoError(t, err)
 	var targets []string
-	for _, match := range regexp.MustCompile(`(?m)^([a-z][a-z-]*):(?:[^=]|$)`).FindAllStringSubmatch(string(makefile), -1) {
+	for _, match := range regexp.MustCompile(`(?m)^([a-z][a-z0-9-]*):(?:[^=]|$)`).FindAllStringSubmatch(string(makefile), -1) {
 		targets = append(targets, match[1])
 	}
 	require.NotEmpty(t, targets)
