@@ -48,6 +48,12 @@ export const statsQuery = (api: Api, window: string) => queryOptions({
   queryFn: ({ signal }) => api.get("/stats", { query: { window }, signal }),
 });
 
+/** The same of one queue; the server chooses the step unless it is given. */
+export const queueStatsQuery = (api: Api, queue: string, window: string, step?: string) => queryOptions({
+  queryKey: ["stats", window, queue, step],
+  queryFn: ({ signal }) => api.get("/stats", { query: { queue, window, ...(step ? { step } : {}) }, signal }),
+});
+
 export const operationQuery = (api: Api, id: string) => queryOptions({
   queryKey: ["operations", id],
   queryFn: ({ signal }) => api.get("/operations/{id}", { path: { id }, signal }),

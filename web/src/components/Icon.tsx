@@ -28,6 +28,11 @@ const paths = {
   help: "M8 1.8a6.2 6.2 0 1 0 0 12.4A6.2 6.2 0 0 0 8 1.8zM6.2 6.3a1.9 1.9 0 1 1 2.6 1.9c-.6.2-.8.6-.8 1.2M8 11.4v.1",
   person: "M8 2.5a2.7 2.7 0 1 0 0 5.4 2.7 2.7 0 0 0 0-5.4zM2.8 14c.4-2.8 2.4-4.2 5.2-4.2s4.8 1.4 5.2 4.2",
   plus: "M8 3v10M3 8h10",
+  consumers: "M2 4h6M2 8h8M2 12h6M11 5l3 3-3 3",
+  webhooks: "M2 8h7M6 5l3 3-3 3M11 3h3v10h-3",
+  audit: "M3.5 1.8h9v12.4h-9zM6 5h4M6 8h4M6 11h2.5",
+  left: "M10 3 5 8l5 5",
+  right: "M6 3l5 5-5 5",
 } as const;
 
 export type IconName = keyof typeof paths;

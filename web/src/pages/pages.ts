@@ -22,4 +22,12 @@ export const pages: readonly Page[] = [
     path: "/jobs", title: "Jobs", keys: "g j", icon: "jobs",
     load: async () => ({ default: (await import("./jobs/JobsPage")).JobsPage }),
   },
+  {
+    path: "/queues", title: "Queues", keys: "g q", icon: "queues",
+    load: async () => ({ default: (await import("./queues/QueuesPage")).QueuesPage }),
+  },
+  {
+    path: "/queues/$name", title: "Queue", icon: "queues",
+    load: async () => ({ default: (await import("./queues/QueuePage")).QueuePage }),
+  },
 ];
