@@ -2,7 +2,7 @@
 import { infiniteQueryOptions, QueryClient, queryOptions } from "@tanstack/react-query";
 import type { Api } from "./client";
 import { ApiProblem, Unreachable } from "./problem";
-import type { JobQuery } from "./types";
+import type { AuditQuery, DeliveryState, JobQuery } from "./types";
 
 const pageSize = 100;
 
@@ -17,6 +17,14 @@ export function newQueryClient(): QueryClient {
       mutations: { retry: false },
     },
   });
+}
+
+function pageQuery(cursor: string | undefined): { limit: number; cursor?: string } {
+  return { limit: pageSize, ...(cursor ? { cursor } : {}) };
+}
+
+function nextCursor(page: { next_cursor: string | null }): string | undefined {
+  return page.next_cursor ?? undefined;
 }
 
 export const meQuery = (api: Api) => queryOptions({
@@ -40,6 +48,48 @@ export const queuesQuery = (api: Api) => queryOptions({
 export const workersQuery = (api: Api) => queryOptions({
   queryKey: ["workers"],
   queryFn: ({ signal }) => api.get("/workers", { signal }),
+});
+
+/** The remote workers, page after page. */
+export const workerPagesQuery = (api: Api) => infiniteQueryOptions({
+  queryKey: ["workers", "pages"], initialPageParam: undefined as string | undefined, getNextPageParam: nextCursor,
+  queryFn: ({ signal, pageParam }) => api.get("/workers", { query: pageQuery(pageParam), signal }),
+});
+
+/** The jobs that a worker of that name has in hand. */
+export const workerJobsQuery = (api: Api, worker: string) => queryOptions({
+  queryKey: ["jobs", "worker", worker],
+  queryFn: ({ signal }) => api.get("/jobs", { query: { status: ["running"], worker: [worker], limit: 20 }, signal }),
+});
+
+export const keysQuery = (api: Api) => infiniteQueryOptions({
+  queryKey: ["keys"], initialPageParam: undefined as string | undefined, getNextPageParam: nextCursor,
+  queryFn: ({ signal, pageParam }) => api.get("/admin/keys", { query: pageQuery(pageParam), signal }),
+});
+
+export const consumersQuery = (api: Api) => queryOptions({
+  queryKey: ["consumers"],
+  queryFn: ({ signal }) => api.get("/consumers", { signal }),
+});
+
+export const webhooksQuery = (api: Api) => infiniteQueryOptions({
+  queryKey: ["webhooks", "list"], initialPageParam: undefined as string | undefined, getNextPageParam: nextCursor,
+  queryFn: ({ signal, pageParam }) => api.get("/admin/webhooks", { query: pageQuery(pageParam), signal }),
+});
+
+export const webhookQuery = (api: Api, id: string) => queryOptions({
+  queryKey: ["webhooks", "one", id],
+  queryFn: ({ signal }) => api.get("/admin/webhooks/{id}", { path: { id }, signal }),
+});
+
+export const deliveriesQuery = (api: Api, id: string, state: DeliveryState | undefined) => infiniteQueryOptions({
+  queryKey: ["webhooks", "deliveries", id, state], initialPageParam: undefined as string | undefined, getNextPageParam: nextCursor,
+  queryFn: ({ signal, pageParam }) => api.get("/admin/webhooks/{id}/deliveries", { path: { id }, query: { ...pageQuery(pageParam), ...(state ? { state } : {}) }, signal }),
+});
+
+export const auditQuery = (api: Api, query: AuditQuery) => infiniteQueryOptions({
+  queryKey: ["audit", query], initialPageParam: undefined as string | undefined, getNextPageParam: nextCursor,
+  queryFn: ({ signal, pageParam }) => api.get("/admin/audit", { query: { ...query, ...pageQuery(pageParam) }, signal }),
 });
 
 /** The course of things over a window, out of the memory of the node. */

@@ -17,13 +17,17 @@ export type NewKey = Schemas["NewKey"];
 export type Webhook = Schemas["Webhook"];
 export type Delivery = Schemas["Delivery"];
 export type Consumer = Schemas["Consumer"];
+export type DeliveryState = Schemas["DeliveryState"];
 export type AuditLine = Schemas["AuditLine"];
+export type Role = NonNullable<Schemas["OptionalRole"]>;
 export type Scope = Schemas["Scope"];
 export type Stats = Schemas["Stats"];
 export type Me = AnswerOf<"get", "/me">;
 
 /** The filters, the sort and the page of GET /jobs. */
 export type JobQuery = Exclude<operations["listJobs"]["parameters"]["query"], undefined>;
+/** The filters of GET /admin/audit. */
+export type AuditQuery = Exclude<operations["listAudit"]["parameters"]["query"], undefined>;
 
 /** In the order of a job's life. */
 export const jobStatuses = ["scheduled", "blocked", "pending", "running", "retrying", "completed", "dead", "cancelled"] as const satisfies readonly JobStatus[];

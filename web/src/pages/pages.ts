@@ -30,4 +30,16 @@ export const pages: readonly Page[] = [
     path: "/queues/$name", title: "Queue", icon: "queues",
     load: async () => ({ default: (await import("./queues/QueuePage")).QueuePage }),
   },
+  {
+    path: "/events", title: "Events", keys: "g e", icon: "events",
+    load: async () => ({ default: (await import("./events/EventsPage")).EventsPage }),
+  },
+  {
+    path: "/workers", title: "Workers", keys: "g w", icon: "workers",
+    load: async () => ({ default: (await import("./workers/WorkersPage")).WorkersPage }),
+  },
+  {
+    path: "/settings", title: "Settings", keys: "g s", icon: "settings",
+    load: async () => ({ default: (await import("./settings/SettingsPage")).SettingsPage }),
+  },
 ];

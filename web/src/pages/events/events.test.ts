@@ -27,6 +27,7 @@ test("going back ends where the log begins, and stays in its history", () => {
   expect(before("3-500", 100, "3-10")).toBe("3-400");
   expect(before("3-50", 100, "3-10")).toBe("3-10");
   expect(before("3-50", 100, "2-900")).toBe("3-0");
+  expect(before("3-50", 1)).toBe("3-49");
   expect(isAfter("3-1", "2-9")).toBe(true);
   expect(isAfter("3-1", "3-1")).toBe(false);
 });

@@ -62,11 +62,11 @@ export interface Range {
 }
 
 /** The cursor so many positions before another, and not before the log begins. */
-export function before(cursor: string, n: number, floor: string): string {
+export function before(cursor: string, n: number, floor?: string): string {
   const at = parseCursor(cursor);
   const least = parseCursor(floor);
   if (!at) {
-    return floor;
+    return floor ?? "earliest";
   }
   const lowest = least?.epoch === at.epoch ? least.seq : 0;
   return formatCursor({ epoch: at.epoch, seq: Math.max(at.seq - n, lowest) });
