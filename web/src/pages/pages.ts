@@ -39,6 +39,22 @@ export const pages: readonly Page[] = [
     load: async () => ({ default: (await import("./workers/WorkersPage")).WorkersPage }),
   },
   {
+    path: "/consumers", title: "Consumers", keys: "g c", icon: "consumers",
+    load: async () => ({ default: (await import("./consumers/ConsumersPage")).ConsumersPage }),
+  },
+  {
+    path: "/webhooks", title: "Webhooks", keys: "g h", icon: "webhooks",
+    load: async () => ({ default: (await import("./webhooks/WebhooksPage")).WebhooksPage }),
+  },
+  {
+    path: "/webhooks/$id", title: "Webhook", icon: "webhooks",
+    load: async () => ({ default: (await import("./webhooks/WebhookPage")).WebhookPage }),
+  },
+  {
+    path: "/audit", title: "Audit", keys: "g a", icon: "audit",
+    load: async () => ({ default: (await import("./audit/AuditPage")).AuditPage }),
+  },
+  {
     path: "/settings", title: "Settings", keys: "g s", icon: "settings",
     load: async () => ({ default: (await import("./settings/SettingsPage")).SettingsPage }),
   },
