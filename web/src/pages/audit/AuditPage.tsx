@@ -64,10 +64,10 @@ function AuditRow({ line }: { line: AuditLine }): JSX.Element {
   const changes = changesOf(line).join("; ");
   return (
     <Table.Tr>
-      <Table.Td style={{ whiteSpace: "nowrap" }}><Time at={line.time} /></Table.Td>
+      <Table.Td><Time at={line.time} /></Table.Td>
       <NameCell name={line.key_id ? `${line.actor}, key ${line.key_id}` : line.actor}>{line.actor}</NameCell>
       <Table.Td>{line.address ?? "–"}</Table.Td>
-      <Table.Td style={{ whiteSpace: "nowrap" }}>{line.action}</Table.Td>
+      <Table.Td>{line.action}</Table.Td>
       <NameCell name={line.target ?? ""}>{page && line.target ? <PageLink to={page}>{line.target}</PageLink> : line.target ?? "–"}</NameCell>
       <NameCell name={line.reason ?? ""}>{line.reason ?? "–"}</NameCell>
       <NameCell name={changes}>{changes || "–"}</NameCell>

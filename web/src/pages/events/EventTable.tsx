@@ -55,7 +55,7 @@ export function EventTable({ events, isAbsolute, onOpen, onHold, ref }: EventTab
           onHold?.(true);
         }
       }}>
-      <div role="table" aria-label="Events" aria-rowcount={events.length + 1} className={classes["table"]}>
+      <div role="table" aria-label="Events" aria-rowcount={events.length + 1} className={classes["table"]} data-absolute={isAbsolute}>
         <div role="row" aria-rowindex={1} className={classes["head"]}>
           {["Position", "Time", "Event", "Queue", "Kind", "Job is", "Attempt", "Says", "Job"].map((name) => <span role="columnheader" key={name}>{name}</span>)}
         </div>
@@ -64,7 +64,7 @@ export function EventTable({ events, isAbsolute, onOpen, onHold, ref }: EventTab
             const event = events[index];
             return event && (
               <div role="row" key={key} aria-rowindex={index + 2} data-index={index} className={classes["row"]} style={{ transform: `translateY(${start}px)` }}>
-                <span role="cell"><button type="button" className={classes["open"]} onClick={() => { onOpen(event); }} aria-label={`Event ${event.cursor}`}>{event.cursor}</button></span>
+                <span role="cell"><button type="button" className={classes["open"]} onClick={() => { onOpen(event); }} aria-label={`Event ${event.seq}`} title={event.cursor}>{event.seq}</button></span>
                 <span role="cell"><Time at={event.timestamp} isAbsolute={isAbsolute} /></span>
                 <span role="cell" title={event.type}>{event.type}</span>
                 <span role="cell" title={event.queue ?? ""}>{event.queue ?? "–"}</span>

@@ -137,7 +137,7 @@ function History({ search, after, table, onChange, onOpen }: ListProps & { after
 function EventDialog({ event, onClose, onGo }: { event: StreamEvent; onClose: () => void; onGo: (after: string) => void }): JSX.Element {
   const text = JSON.stringify(event, null, 2);
   return (
-    <Modal opened onClose={onClose} title={`${event.type} at ${event.cursor}`} size="lg" closeButtonProps={{ "aria-label": "Close" }}>
+    <Modal opened onClose={onClose} title={`${event.type} at ${event.seq}`} size="lg" closeButtonProps={{ "aria-label": "Close" }}>
       <Group gap="sm" mb="xs">
         {event.job_id !== null && <PageLink to={`/jobs/${event.job_id}`}>Open the job</PageLink>}
         <Anchor component="button" type="button" fz="inherit" onClick={() => {

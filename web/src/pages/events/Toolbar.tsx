@@ -7,7 +7,7 @@ import { usePreferences } from "../../shell/preferences";
 import type { Search } from "../../shell/search";
 import { useServices } from "../../shell/services";
 import { clock } from "../../shell/clock";
-import { chipsOf, parseJump, parseTyped, seek, withChip, withoutChip, type Jump } from "./events";
+import { behind, chipsOf, parseJump, parseTyped, seek, withChip, withoutChip, type Jump } from "./events";
 import classes from "./EventsPage.module.css";
 
 interface ToolbarProps {
@@ -24,8 +24,13 @@ export function Toolbar({ search, field, onChange }: ToolbarProps): JSX.Element 
   const [place, setPlace] = useState("");
   const [isWrong, setWrong] = useState(false);
   const jump = useMutation({
-    mutationFn: async (to: Jump) => "cursor" in to ? to.cursor
-      : await seek(to.atMs, await api.get("/events/position", {}), async (after) => (await api.get("/events", { query: { after, limit: 1 } })).data[0]),
+    mutationFn: async (to: Jump) => {
+      if ("cursor" in to) {
+        return to.cursor;
+      }
+      const range = await api.get("/events/position", {});
+      return "seq" in to ? behind(to.seq, range) : await seek(to.atMs, range, async (after) => (await api.get("/events", { query: { after, limit: 1 } })).data[0]);
+    },
     onSuccess: (after) => {
       setPlace("");
       onChange({ ...search, after });
@@ -55,9 +60,9 @@ export function Toolbar({ search, field, onChange }: ToolbarProps): JSX.Element 
             placeholder="job.dead, queue, kind:email.*, tag:welcome, id" leftSection={<Icon name="search" size={14} />} />
         </form>
         <form onSubmit={handleJump} className={classes["jump"]}>
-          <TextInput size="xs" value={place} onChange={(event) => { setPlace(event.currentTarget.value); setWrong(false); }} aria-label="Go to a cursor or a time" spellCheck={false}
-            autoComplete="off" placeholder={`go to: 1-4200, 15m, 2026-03-01 12:00`} leftSection={<Icon name="clock" size={14} />} disabled={jump.isPending}
-            error={isWrong ? `Neither a cursor nor a time${zone === "utc" ? " (UTC)" : ""}.` : undefined} />
+          <TextInput size="xs" value={place} onChange={(event) => { setPlace(event.currentTarget.value); setWrong(false); }} aria-label="Go to a position or a time" spellCheck={false}
+            autoComplete="off" placeholder={"go to: 4200, 15m, 2026-03-01 12:00"} leftSection={<Icon name="clock" size={14} />} disabled={jump.isPending}
+            error={isWrong ? `Neither a position nor a time${zone === "utc" ? " (UTC)" : ""}.` : undefined} />
         </form>
         {chipsOf(search).map((chip) => (
           <Pill key={`${chip.name} ${chip.value}`} withRemoveButton onRemove={() => { onChange(withoutChip(search, chip)); }}

@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import type { StreamEvent } from "../../stream";
-import { before, chipsOf, isAfter, parseJump, parseTyped, seek, summaryOf, toFilter, withChip, withoutChip } from "./events";
+import { before, behind, chipsOf, isAfter, parseJump, parseTyped, seek, summaryOf, toFilter, withChip, withoutChip } from "./events";
 
 const id = "0195b3c0-8f1e-7c3a-9d2b-5f6a7b8c9d0e";
 const now = Date.parse("2026-03-01T12:00:00Z");
@@ -34,6 +34,8 @@ test("going back ends where the log begins, and stays in its history", () => {
 
 test("a jump is a cursor, a span ago, or a time in the zone that is shown", () => {
   expect(parseJump("3-42", "utc", now)).toEqual({ cursor: "3-42" });
+  expect(parseJump(" 42", "utc", now)).toEqual({ seq: 42 });
+  expect(behind(42, { floor: "3-0", cursor: "3-99" })).toBe("3-41");
   expect(parseJump("earliest", "utc", now)).toEqual({ cursor: "earliest" });
   expect(parseJump("15m ago", "utc", now)).toEqual({ atMs: now - 900_000 });
   expect(parseJump("2026-03-01 12:00", "utc", now)).toEqual({ atMs: now });

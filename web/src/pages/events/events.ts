@@ -61,6 +61,12 @@ export interface Range {
   readonly cursor: string;
 }
 
+/** The cursor that a position stands right behind. */
+export function behind(seq: number, { cursor }: Range): string {
+  const epoch = parseCursor(cursor)?.epoch ?? 0;
+  return formatCursor({ epoch, seq: Math.max(seq - 1, 0) });
+}
+
 /** The cursor so many positions before another, and not before the log begins. */
 export function before(cursor: string, n: number, floor?: string): string {
   const at = parseCursor(cursor);
@@ -79,17 +85,20 @@ export function isAfter(a: string, b: string): boolean {
   return one !== undefined && other !== undefined && (one.epoch - other.epoch || one.seq - other.seq) > 0;
 }
 
-/** Where somebody wants to go: a cursor, a moment (in milliseconds since 1970), or an end of the log. */
-export type Jump = { readonly cursor: string } | { readonly atMs: number };
+/** Where somebody wants to go: behind a cursor, to a position of this history, or to a moment (in milliseconds since 1970). */
+export type Jump = { readonly cursor: string } | { readonly seq: number } | { readonly atMs: number };
 
 /**
- * Reads "1-4200", "earliest", "15m" (ago), "2026-03-01 12:00" or a time of RFC 3339. A time without a zone is of the zone that
+ * Reads "4200", "1-4200", "earliest", "15m" (ago), "2026-03-01 12:00" or a time of RFC 3339. A time without a zone is of the zone that
  * times are shown in. Undefined: it is none of them.
  */
 export function parseJump(text: string, zone: TimeZoneChoice, nowMs: number): Jump | undefined {
   const typed = text.trim();
   if (typed === "earliest" || parseCursor(typed)) {
     return { cursor: typed };
+  }
+  if (/^[1-9]\d{0,14}$/.test(typed)) {
+    return { seq: Number(typed) };
   }
   const [, n = "", unit = ""] = /^(\d+)\s*([smhd])(?: ago)?$/.exec(typed) ?? [];
   if (unit !== "") {

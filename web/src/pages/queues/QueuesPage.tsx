@@ -28,7 +28,7 @@ const maxShown = 100;
 
 const columns: readonly Column[] = [
   { title: "Queue" }, { title: "State" },
-  ...["Oldest wait", "Pending", "Running", "Retrying", "Scheduled", "Dead", "In/s", "Done/s", "Failed/s"].map((title) => ({ title, isNumber: true })),
+  ...["Oldest wait", "Pending", "Running", "Retrying", "Scheduled", "Dead", "In, done, failed a second"].map((title) => ({ title, isNumber: true })),
   { title: "Done, 15 min" }, { title: "Busy", isNumber: true }, { title: "Action", isUnseen: true },
 ];
 
@@ -61,7 +61,7 @@ export function QueuesPage(): JSX.Element {
       )}
       {found?.length === 0 && queues && queues.length > 0 && <Empty title="No queue has a name like that."><Button size="compact-sm" variant="default" onClick={() => { setWanted(""); }}>Show all</Button></Empty>}
       {found && found.length > 0 && (
-        <PlainTable label="Queues" columns={columns} minWidth={1180} ref={table} onHold={(isHeld) => { setHeld(isHeld ? sorted?.map(({ name }) => name) : undefined); }}>
+        <PlainTable label="Queues" columns={columns} minWidth={1120} ref={table} onHold={(isHeld) => { setHeld(isHeld ? sorted?.map(({ name }) => name) : undefined); }}>
           {found.slice(0, maxShown).map((queue) => <QueueRow key={queue.name} queue={queue} nowMs={nowMs} />)}
         </PlainTable>
       )}
@@ -75,10 +75,10 @@ function QueueRow({ queue, nowMs }: { queue: Queue; nowMs: number }): JSX.Elemen
   return (
     <Table.Tr>
       <NameCell name={queue.name}><PageLink to={`/queues/${queue.name}`}>{queue.name}</PageLink></NameCell>
-      <Table.Td><QueueState queue={queue} nowMs={nowMs} /></Table.Td>
+      <Table.Td><QueueState queue={queue} nowMs={nowMs} isShort /></Table.Td>
       <NumberCells texts={[
         queue.oldest_pending_at ? formatSpan(Math.floor(waitSeconds(queue, nowMs))) : "–", formatCount(counts.pending), formatCount(counts.running), formatCount(counts.retrying),
-        formatCount(counts.scheduled), formatCount(counts.dead), formatRate(rates.enqueued), formatRate(rates.completed), formatRate(rates.failed),
+        formatCount(counts.scheduled), formatCount(counts.dead), [rates.enqueued, rates.completed, rates.failed].map(formatRate).join(" · "),
       ]} />
       <Table.Td><Course queue={queue.name} /></Table.Td>
       <Table.Td ta="right">{`${formatCount(queue.busy)} of ${formatCount(queue.slots)}`}</Table.Td>
@@ -87,11 +87,13 @@ function QueueRow({ queue, nowMs }: { queue: Queue; nowMs: number }): JSX.Elemen
   );
 }
 
-export function QueueState({ queue, nowMs }: { queue: Queue; nowMs: number }): JSX.Element {
+/** Its troubles; short: the worst, and how many more there are. */
+export function QueueState({ queue, nowMs, isShort = false }: { queue: Queue; nowMs: number; isShort?: boolean }): JSX.Element {
   const troubles = troublesOf(queue, nowMs);
   const isLate = !queue.paused && waitSeconds(queue, nowMs) > lateAfterSeconds;
+  const text = isShort && troubles.length > 1 ? `${troubles[0] ?? ""}, ${troubles.length - 1} more` : troubles.join(", ");
   return troubles.length === 0 ? <Mark tone="good" icon="check">well</Mark>
-    : <Mark tone={isLate ? "bad" : "warn"} icon={queue.paused ? "pause" : "failures"}>{troubles.join(", ")}</Mark>;
+    : <Mark tone={isLate ? "bad" : "warn"} icon={queue.paused ? "pause" : "failures"}>{text}</Mark>;
 }
 
 /** Asked for while the row is in sight, out of the memory of the node. */
