@@ -29,6 +29,8 @@ export type CallOptions<V extends Verb, P extends keyof paths> =
     /** The version that a change is made to: If-Match. */
     version?: number;
     headers?: Readonly<Record<string, string>>;
+    /** The body as it goes over the wire, in place of `body`: JSON in which numbers stay as somebody typed them. */
+    bodyText?: string;
     /** How long an answer may take, in milliseconds (15000). */
     deadlineMs?: number;
   };
@@ -67,15 +69,26 @@ export class Api {
     return this.call("delete", path, options);
   }
 
+  /** Like get, with the text of the answer beside it: JSON.parse rounds numbers that are longer than a double holds. */
+  async getWithText<P extends PathOf<"get">>(path: P, options: CallOptions<"get", P>): Promise<{ answer: AnswerOf<"get", P>; text: string }> {
+    const text = await this.exchange("get", path, options);
+    return { answer: parse(text) as AnswerOf<"get", P>, text };
+  }
+
   /** The address of a call, for links and for examples that people copy. */
   address(path: string, parameters: { path?: unknown; query?: unknown } = {}): string {
     return this.options.basePath + addressOf(path, parameters.path, parameters.query);
   }
 
   private async call<V extends Verb, P extends PathOf<V>>(verb: V, path: P, options: CallOptions<V, P>): Promise<AnswerOf<V, P>> {
-    const { body, signal, version, deadlineMs = defaultDeadlineMs } = options;
+    const text = await this.exchange(verb, path, options);
+    return (text === "" ? undefined : parse(text)) as AnswerOf<V, P>;
+  }
+
+  private async exchange<V extends Verb, P extends PathOf<V>>(verb: V, path: P, options: CallOptions<V, P>): Promise<string> {
+    const { body, bodyText = body === undefined ? undefined : JSON.stringify(body), signal, version, deadlineMs = defaultDeadlineMs } = options;
     const headers: Record<string, string> = { Accept: "application/json", ...options.headers };
-    if (body !== undefined) {
+    if (bodyText !== undefined) {
       headers["Content-Type"] = "application/json";
     }
     if (version !== undefined) {
@@ -88,7 +101,7 @@ export class Api {
       answer = await (this.options.fetch ?? fetch)(this.address(path, options), {
         method: verb.toUpperCase(), headers, credentials: "same-origin",
         signal: signal ? AbortSignal.any([signal, deadline]) : deadline,
-        ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+        ...(bodyText === undefined ? {} : { body: bodyText }),
       });
       text = await answer.text();
     } catch (error) {
@@ -101,14 +114,15 @@ export class Api {
       }
       throw new ApiProblem(answer.status, detailsOf(text));
     }
-    if (text === "") {
-      return undefined as AnswerOf<V, P>;
-    }
-    try {
-      return JSON.parse(text) as AnswerOf<V, P>;
-    } catch (error) {
-      throw new Unreachable(error); // a proxy's page, in the server's place
-    }
+    return text;
+  }
+}
+
+function parse(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    throw new Unreachable(error); // a proxy's page, in the server's place
   }
 }
 

@@ -2,7 +2,7 @@
 import { infiniteQueryOptions, QueryClient, queryOptions } from "@tanstack/react-query";
 import type { Api } from "./client";
 import { ApiProblem, Unreachable } from "./problem";
-import type { AuditQuery, DeliveryState, JobQuery } from "./types";
+import type { AuditQuery, DeliveryState, FailureQuery, JobQuery, Operation } from "./types";
 
 const pageSize = 100;
 
@@ -38,6 +38,37 @@ export const jobsQuery = (api: Api, query: JobQuery) => infiniteQueryOptions({
   initialPageParam: undefined as string | undefined,
   queryFn: ({ signal, pageParam }) => api.get("/jobs", { query: { ...query, limit: pageSize, ...(pageParam ? { cursor: pageParam } : {}) }, signal }),
   getNextPageParam: (page) => page.next_cursor ?? undefined,
+});
+
+/** So many events of a job are looked at: its first ones, or its newest when it has more. */
+const maxEvents = 1000;
+
+/**
+ * One job with its attempts and its events. The events are fetched first: what happens after their `as_of` the stream tells, so
+ * the job, fetched later, misses nothing.
+ */
+export const jobQuery = (api: Api, id: string) => queryOptions({
+  queryKey: ["jobs", "one", id], staleTime: Infinity,
+  queryFn: async ({ signal }) => {
+    const path = { id };
+    const first = await api.get("/jobs/{id}/events", { path, query: { limit: maxEvents }, signal });
+    const { answer: job, text } = await api.getWithText("/jobs/{id}", { path, query: { include: ["attempts"] }, signal });
+    const isLong = first.next_cursor !== null;
+    const last = isLong ? await api.get("/jobs/{id}/events", { path, query: { after: Math.max(0, job.version - maxEvents), limit: maxEvents }, signal }) : first;
+    return { job, text, events: last.data, isCut: isLong || last.truncated, asOf: first.as_of };
+  },
+});
+
+/** Dead and retrying jobs by their last error. It is counted in the database: ask when somebody asks. */
+export const failuresQuery = (api: Api, query: FailureQuery) => queryOptions({
+  queryKey: ["failures", query], staleTime: 10_000,
+  queryFn: ({ signal }) => api.get("/failures", { query, signal }),
+});
+
+/** How many jobs match, up to 10000. */
+export const jobCountQuery = (api: Api, query: JobQuery) => queryOptions({
+  queryKey: ["jobs", "count", query],
+  queryFn: ({ signal }) => api.get("/jobs/count", { query, signal }),
 });
 
 export const queuesQuery = (api: Api) => queryOptions({
@@ -107,4 +138,11 @@ export const queueStatsQuery = (api: Api, queue: string, window: string, step?: 
 export const operationQuery = (api: Api, id: string) => queryOptions({
   queryKey: ["operations", id],
   queryFn: ({ signal }) => api.get("/operations/{id}", { path: { id }, signal }),
+});
+
+export const operationsQuery = (api: Api, status: Operation["status"] | undefined) => infiniteQueryOptions({
+  queryKey: ["operations", "list", status ?? "all"],
+  initialPageParam: undefined as string | undefined,
+  queryFn: ({ signal, pageParam }) => api.get("/operations", { query: { limit: 50, ...(status ? { status } : {}), ...(pageParam ? { cursor: pageParam } : {}) }, signal }),
+  getNextPageParam: (page) => page.next_cursor ?? undefined,
 });

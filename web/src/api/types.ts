@@ -11,6 +11,11 @@ export type JobList = Schemas["JobList"];
 export type NewJob = Schemas["NewJob"];
 export type Priority = Schemas["Priority"];
 export type Queue = Schemas["Queue"];
+export type Attempt = Schemas["Attempt"];
+export type FailureGroup = Schemas["FailureGroup"];
+export type NewOperation = Schemas["NewOperation"];
+export type Operation = Schemas["Operation"];
+export type JobEvent = Schemas["Event"];
 export type Worker = Schemas["Worker"];
 export type Key = Schemas["Key"];
 export type NewKey = Schemas["NewKey"];
@@ -28,6 +33,9 @@ export type Me = AnswerOf<"get", "/me">;
 export type JobQuery = Exclude<operations["listJobs"]["parameters"]["query"], undefined>;
 /** The filters of GET /admin/audit. */
 export type AuditQuery = Exclude<operations["listAudit"]["parameters"]["query"], undefined>;
+
+/** The filters of GET /failures. */
+export type FailureQuery = Exclude<operations["listFailures"]["parameters"]["query"], undefined>;
 
 /** In the order of a job's life. */
 export const jobStatuses = ["scheduled", "blocked", "pending", "running", "retrying", "completed", "dead", "cancelled"] as const satisfies readonly JobStatus[];

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { formatAbsolute, formatCount, formatRate, formatRelative, formatSpan, plural, shortID } from "./format";
+import { formatAbsolute, formatBytes, formatCount, formatRate, formatRelative, formatSpan, plural, shortID } from "./format";
 
 test("spans have the unit that a person would say", () => {
   const rows: [number | null, string][] = [
@@ -29,4 +29,8 @@ test("numbers are written the same everywhere", () => {
   expect([0, 0.01, 0.34, 9.96, 12.4, 1200, null].map(formatRate)).toEqual(["0", "<0.1", "0.3", "10.0", "12", "1,200", "–"]);
   expect([plural(1, "job"), plural(37, "job"), plural(2, "query", "queries")]).toEqual(["1 job", "37 jobs", "2 queries"]);
   expect(shortID("0195b3c0-8f1e-7c3a-9d2b-5f6a7b8c9d0e")).toBe("…7b8c9d0e");
+});
+
+test("sizes have three digits at most, and the unit that fits", () => {
+  expect([0, 312, 1024, 4300, 204_800, 1_400_000].map(formatBytes)).toEqual(["0 B", "312 B", "1 KiB", "4.2 KiB", "200 KiB", "1.3 MiB"]);
 });

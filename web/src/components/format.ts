@@ -76,3 +76,12 @@ export function formatAbsolute(time: string, zone: TimeZoneChoice): string {
 export function shortID(id: string): string {
   return id.length > 12 ? `…${id.slice(-8)}` : id;
 }
+
+/** "312 B", "4.2 KiB", "200 KiB", "1.3 MiB". */
+export function formatBytes(octets: number): string {
+  if (octets < 1024) {
+    return `${octets} B`;
+  }
+  const [size, unit] = octets < 1024 * 1024 ? [octets / 1024, "KiB"] : [octets / 1024 / 1024, "MiB"];
+  return `${size < 10 ? size.toFixed(1).replace(".0", "") : whole.format(size)} ${unit}`;
+}

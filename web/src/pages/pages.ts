@@ -23,6 +23,10 @@ export const pages: readonly Page[] = [
     load: async () => ({ default: (await import("./jobs/JobsPage")).JobsPage }),
   },
   {
+    path: "/jobs/$id", title: "Job", icon: "jobs",
+    load: async () => ({ default: (await import("./job/JobPage")).JobPage }),
+  },
+  {
     path: "/queues", title: "Queues", keys: "g q", icon: "queues",
     load: async () => ({ default: (await import("./queues/QueuesPage")).QueuesPage }),
   },
