@@ -9,9 +9,9 @@ export function QueueCharts({ stats, span }: { stats: Stats; span: string }): JS
   const { times, done, waits, runs } = useMemo(() => seriesOf(stats), [stats]);
   return (
     <SimpleGrid cols={{ base: 1, md: 3 }} spacing="md">
-      <Paper withBorder p="sm"><Title order={3}>Jobs a second</Title><Chart label={`Jobs enqueued, completed and failed a second, over ${span}`} times={times} lines={done} format={formatRate} /></Paper>
-      <Paper withBorder p="sm"><Title order={3}>Wait</Title><Chart label={`How long jobs waited, over ${span}`} times={times} lines={waits} format={formatSpan} /></Paper>
-      <Paper withBorder p="sm"><Title order={3}>Run</Title><Chart label={`How long attempts ran, over ${span}`} times={times} lines={runs} format={formatSpan} /></Paper>
+      <Paper withBorder p="sm"><Title order={3}>Jobs a second</Title><Chart label={`Jobs enqueued, completed and failed a second, over ${span}`} times={times} lines={done} format={formatRate} least={1} /></Paper>
+      <Paper withBorder p="sm"><Title order={3}>Wait</Title><Chart label={`How long jobs waited, over ${span}`} times={times} lines={waits} format={formatSpan} least={0.1} /></Paper>
+      <Paper withBorder p="sm"><Title order={3}>Run</Title><Chart label={`How long attempts ran, over ${span}`} times={times} lines={runs} format={formatSpan} least={0.1} /></Paper>
     </SimpleGrid>
   );
 }
