@@ -36,7 +36,7 @@ export function JsonView({ title, source, fileName }: JsonViewProps): JSX.Elemen
         <Button size="compact-xs" variant="subtle" onClick={() => { save(source, fileName); }}>Download</Button>
       </div>
       <div className={classes["text"]} tabIndex={0} role="region" aria-label={`${title}, as JSON`}>
-        {root ? <div className={classes["root"]}><Node node={root} depth={0} /></div> : cut(source, maxShown)}
+        {root ? <Node node={root} depth={0} /> : cut(source, maxShown)}
       </div>
       {isCut && <div className={classes["note"]}>{`Cut off after ${formatBytes(maxShown)} of ${formatBytes(octets)}. The download and the copy have all of it.`}</div>}
     </section>

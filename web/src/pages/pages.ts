@@ -62,4 +62,12 @@ export const pages: readonly Page[] = [
     path: "/settings", title: "Settings", keys: "g s", icon: "settings",
     load: async () => ({ default: (await import("./settings/SettingsPage")).SettingsPage }),
   },
+  {
+    path: "/failures", title: "Failures", keys: "g f", icon: "failures",
+    load: async () => ({ default: (await import("./failures/FailuresPage")).FailuresPage }),
+  },
+  {
+    path: "/operations", title: "Operations", keys: "g b", icon: "repeat",
+    load: async () => ({ default: (await import("./operations/OperationsPage")).OperationsPage }),
+  },
 ];

@@ -18,7 +18,7 @@ export function Attempts({ attempts }: { attempts: readonly Attempt[] }): JSX.El
   }
   return (
     <div className={classes["panel"]}>
-      <Table.ScrollContainer minWidth={640} type="native" tabIndex={0} role="region" aria-label="Attempts">
+      <Table.ScrollContainer minWidth={860} type="native" tabIndex={0} role="region" aria-label="Attempts">
         <Table verticalSpacing={6} horizontalSpacing="sm" className={classes["table"] ?? ""}>
           <Table.Thead>
             <Table.Tr>

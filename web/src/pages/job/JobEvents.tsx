@@ -18,7 +18,7 @@ export function JobEvents({ events, isCut }: { events: readonly JobEvent[]; isCu
   const left = events.length - shown;
   return (
     <div className={classes["panel"]}>
-      <Table.ScrollContainer minWidth={640} type="native" tabIndex={0} role="region" aria-label="Events">
+      <Table.ScrollContainer minWidth={980} type="native" tabIndex={0} role="region" aria-label="Events">
         <Table verticalSpacing={4} horizontalSpacing="sm" className={classes["table"] ?? ""}>
           <Table.Thead>
             <Table.Tr><Table.Th>Event</Table.Th><Table.Th>When</Table.Th><Table.Th>Status after it</Table.Th><Table.Th>By</Table.Th><Table.Th>What it says</Table.Th><Table.Th>Cursor</Table.Th></Table.Tr>

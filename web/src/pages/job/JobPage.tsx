@@ -80,7 +80,7 @@ function OneJob({ id }: { id: string }): JSX.Element {
 }
 
 function Section({ title, children }: { title: string; children: ReactNode }): JSX.Element {
-  return <section className={classes["section"]} aria-label={title}><Title order={2}>{title}</Title>{children}</section>;
+  return <section className={classes["section"]}><Title order={2}>{title}</Title>{children}</section>;
 }
 
 function LastError({ job, error }: { job: Job; error: NonNullable<Job["error"]> }): JSX.Element {
@@ -88,7 +88,7 @@ function LastError({ job, error }: { job: Job; error: NonNullable<Job["error"]> 
     <Alert color="red" variant="light" mb="md" icon={<Icon name="failures" />} title={error.type}>
       <Text size="sm">{error.message}</Text>
       {error.fingerprint !== "" && (
-        <Text size="sm" mt={4}><PageLink to="/jobs" search={{ status: "dead,retrying", kind: job.kind, fingerprint: error.fingerprint }}>All jobs with this error</PageLink></Text>
+        <Text size="sm" mt={4}><PageLink c="inherit" td="underline" to="/jobs" search={{ status: "dead,retrying", kind: job.kind, fingerprint: error.fingerprint }}>All jobs with this error</PageLink></Text>
       )}
     </Alert>
   );

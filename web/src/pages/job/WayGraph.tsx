@@ -9,8 +9,8 @@ import { folded, type Stop } from "./way";
 import classes from "./WayGraph.module.css";
 
 // In pixels: a stop, the room between two, and around all of them.
-const stop = { width: 148, height: 62 };
-const gap = { x: 36, y: 14 };
+const stop = { width: 176, height: 62 };
+const gap = { x: 28, y: 12 };
 const edge = 14;
 
 /** Of a way that is longer only so many stops are drawn, of its beginning and its end. */
@@ -70,7 +70,7 @@ function StopText({ stop: { status, at, until, attempt, why } }: { stop: Stop })
   return (
     <>
       <span><StatusBadge status={status} />{attempt !== undefined && <>{" "}<Anchor href={`#attempt-${attempt}`} fz="inherit">{`attempt ${attempt}`}</Anchor></>}</span>
-      <span className={classes["soft"]}><Time at={at} />{!(isEnd && until === undefined) && ` · for ${formatSpan(Math.max(0, until === undefined ? Math.floor(stay) : stay))}`}</span>
+      <span className={classes["soft"]}><Time at={at} />{!(isEnd && until === undefined) && `, for ${formatSpan(Math.max(0, until === undefined ? Math.floor(stay) : stay))}`}</span>
       {why !== undefined && <span className={classes["soft"]} title={why}>{why}</span>}
     </>
   );

@@ -7,7 +7,7 @@ import { shortID } from "../../components/format";
 import { StatusBadge } from "../../components/StatusBadge";
 import { Time } from "../../components/Time";
 import type { JobRow } from "../../store/fold";
-import type { Selection } from "./selection";
+import { isPage, type Selection } from "./selection";
 import classes from "./JobTable.module.css";
 
 const rowHeight = 32;
@@ -28,13 +28,15 @@ interface JobTableProps {
   /** Undefined: nothing can be selected. */
   selection: Selection | undefined;
   onToggle: (id: string, isRange: boolean) => void;
+  /** All rows that are there, or none of them. */
+  onTogglePage: () => void;
   onSight: (ids: readonly string[]) => void;
   onNearEnd: () => void;
   ref: Ref<JobTableHandle>;
 }
 
 /** The jobs, a row each, of which only those in sight are drawn. Rows change in place. */
-export function JobTable({ rows, selection, onToggle, onSight, onNearEnd, ref }: JobTableProps): JSX.Element {
+export function JobTable({ rows, selection, onToggle, onTogglePage, onSight, onNearEnd, ref }: JobTableProps): JSX.Element {
   const scroller = useRef<HTMLDivElement>(null);
   // eslint-disable-next-line react-hooks/incompatible-library -- nothing of it is handed to what is memoised
   const virtual = useVirtualizer({ count: rows.length, getScrollElement: () => scroller.current, estimateSize: () => rowHeight, overscan: 12 });
@@ -68,7 +70,12 @@ export function JobTable({ rows, selection, onToggle, onSight, onNearEnd, ref }:
     <div className={classes["scroller"]} ref={scroller} tabIndex={0} role="region" aria-label="Jobs">
       <div role="table" aria-label="Jobs" aria-rowcount={rows.length + 1} className={classes["table"]} data-selectable={selection !== undefined}>
         <div role="row" aria-rowindex={1} className={classes["head"]}>
-          {selection && <span role="columnheader"><span className={classes["unseen"]}>Selected</span></span>}
+          {selection && (
+            <span role="columnheader">
+              <Checkbox size="xs" readOnly checked={isPage(selection, rows)} indeterminate={selection.ids.size > 0 && !isPage(selection, rows)} onClick={onTogglePage}
+                aria-label="Select all rows that are loaded" />
+            </span>
+          )}
           {["Status", "Kind", "Queue", "Attempt", "Created", "Due or ended", "Worker", "What is known", "Job"].map((name) => (
             <span role="columnheader" key={name}>{name}</span>
           ))}

@@ -2,6 +2,7 @@ import { Button } from "@mantine/core";
 import { useNavigate, useSearch } from "@tanstack/react-router";
 import { lazy, Suspense, useEffect, useRef, useState, type JSX } from "react";
 import { can } from "../../api/access";
+import type { BulkAction } from "../../components/bulk";
 import { Empty } from "../../components/Empty";
 import { Failed } from "../../components/Failed";
 import { formatCount, plural } from "../../components/format";
@@ -15,8 +16,8 @@ import type { NumbersNow } from "../../store/numbers";
 import { chipsOf, valuesOf } from "./filters";
 import { Filters } from "./Filters";
 import { JobTable, type JobTableHandle } from "./JobTable";
-import { nothing, toggle, type Selection } from "./selection";
-import { SelectionBar, type ManyAction } from "./SelectionBar";
+import { nothing, toggle, togglePage, type Selection } from "./selection";
+import { SelectionBar } from "./SelectionBar";
 import { useJobList } from "./useJobList";
 import classes from "./JobsPage.module.css";
 
@@ -36,7 +37,7 @@ function JobList({ search, onChange }: { search: Search; onChange: (search: Sear
   const numbers = usePainted(live.numbers);
   const list = useJobList(search);
   const [selection, setSelection] = useState<Selection>(nothing);
-  const [asked, setAsked] = useState<ManyAction>();
+  const [asked, setAsked] = useState<BulkAction>();
   const [isEnqueuing, setEnqueuing] = useState(false);
   const table = useRef<JobTableHandle>(null);
   const field = useRef<HTMLInputElement>(null);
@@ -52,12 +53,13 @@ function JobList({ search, onChange }: { search: Search; onChange: (search: Sear
   const handleToggle = (id: string, isRange: boolean): void => {
     setSelection((before) => toggle(before, id, isRange, rows.map(({ job }) => job.id)));
   };
+  const handleTogglePage = (): void => { setSelection((before) => togglePage(before, rows)); };
   const handleRefresh = (): void => {
     setSelection(nothing);
     list.refresh();
     table.current?.toTop();
   };
-  const ask = (action: ManyAction): void => {
+  const ask = (action: BulkAction): void => {
     if (hasSelection) {
       setAsked(action);
     }
@@ -74,6 +76,7 @@ function JobList({ search, onChange }: { search: Search; onChange: (search: Sear
           handleToggle(id, false);
         }
       } },
+      { keys: "X", does: "Select all rows that are loaded, or none", run: handleTogglePage },
       { keys: "r", does: "Retry the selected jobs", run: () => { ask("retry"); } },
       { keys: "c", does: "Cancel the selected jobs", run: () => { ask("cancel"); } },
     ] : []),
@@ -87,7 +90,7 @@ function JobList({ search, onChange }: { search: Search; onChange: (search: Sear
         {can(me, "enqueue") && <Button size="compact-sm" leftSection={<Icon name="plus" size={14} />} onClick={() => { setEnqueuing(true); }}>Enqueue</Button>}
       </PageTitle>
       <Filters search={search} counts={countsFor(search, numbers)} field={field} onChange={onChange} />
-      <SelectionBar rows={rows} selection={selection} asked={asked} onAsk={setAsked} onClear={() => { setSelection(nothing); }} />
+      <SelectionBar rows={rows} selection={selection} search={search} hasMore={list.hasMore || list.isFull} asked={asked} onAsk={setAsked} onClear={() => { setSelection(nothing); }} />
       {list.error && !list.rows && <Failed error={list.error} onRetry={handleRefresh} what="The jobs could not be loaded" />}
       {!list.error && !list.rows && <RowsSkeleton rows={12} />}
       <div className={classes["list"]}>
@@ -102,7 +105,7 @@ function JobList({ search, onChange }: { search: Search; onChange: (search: Sear
           ? <Empty title="No job matches.">Take a filter away, or look at another status.</Empty>
           : <Empty title="There are no jobs yet." command={curl}>This enqueues the first one:</Empty>)}
         {rows.length > 0 && (
-          <JobTable ref={table} rows={rows} selection={mayOperate ? selection : undefined} onToggle={handleToggle} onSight={list.look} onNearEnd={list.loadMore} />
+          <JobTable ref={table} rows={rows} selection={mayOperate ? selection : undefined} onToggle={handleToggle} onTogglePage={handleTogglePage} onSight={list.look} onNearEnd={list.loadMore} />
         )}
       </div>
       {list.rows && (

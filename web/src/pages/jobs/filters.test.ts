@@ -1,12 +1,19 @@
 import { expect, test } from "vitest";
 import { ModelServer } from "../../testing/model";
-import { chipsOf, isArrival, parseTyped, toQuery, toStreamFilter, withChip, withoutChip, withStatus } from "./filters";
+import { chipsOf, isArrival, parseTyped, toOperationFilter, toQuery, toStreamFilter, withChip, withoutChip, withStatus } from "./filters";
 
 test("the address says what the server is asked for", () => {
   expect(toQuery({ status: "dead,retrying", queue: "mail", attempt_min: "2", "metadata.customer": "42", sort: "-finished_at", tab: "x" })).toEqual({
     status: ["dead", "retrying"], queue: ["mail"], attempt_min: "2", metadata: { "metadata.customer": "42" }, sort: "-finished_at",
   });
   expect(toQuery({})).toEqual({});
+});
+
+test("an operation on all that match is for what the list shows, in any order", () => {
+  expect(toOperationFilter({ status: "dead,retrying", queue: "mail", attempt_min: "2", "metadata.customer": "42", sort: "-finished_at", tab: "x" })).toEqual({
+    status: ["dead", "retrying"], queue: ["mail"], attempt_min: 2, "metadata.customer": "42",
+  });
+  expect(toOperationFilter({})).toEqual({});
 });
 
 test("chips come and go, and the status is none of them", () => {

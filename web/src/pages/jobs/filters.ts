@@ -1,4 +1,4 @@
-import { jobStatuses, priorities, type JobQuery, type JobStatus, type Queue } from "../../api/types";
+import { jobStatuses, priorities, type JobQuery, type JobStatus, type NewOperation, type Queue } from "../../api/types";
 import type { Search } from "../../shell/search";
 import { isStatus } from "../../store/fold";
 import type { Filter, StreamEvent } from "../../stream";
@@ -52,6 +52,13 @@ export function toQuery(search: Search): JobQuery {
     query["sort"] = search["sort"];
   }
   return query;
+}
+
+/** The same as the filter of an operation on all that match. */
+export function toOperationFilter(search: Search): NonNullable<NewOperation["filter"]> {
+  const { metadata, ...filter } = toQuery({ ...search, sort: "" }) as Record<string, unknown>;
+  const attempts = filter["attempt_min"];
+  return { ...filter, ...(attempts === undefined ? {} : { attempt_min: Number(attempts) }), ...(metadata as Record<string, string> | undefined) } as NonNullable<NewOperation["filter"]>;
 }
 
 /** All that narrows the list but the status, which has its own row of buttons. */

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import { newJob } from "../../testing/model";
-import { allowedFor, nothing, toggle } from "./selection";
+import { allowedFor, isPage, nothing, toggle, togglePage } from "./selection";
 
 const order = ["a", "b", "c", "d"];
 
@@ -12,6 +12,16 @@ test("a range gets what its last row gets, in both directions", () => {
   expect([...selection.ids]).toEqual([]);
   expect([...toggle({ ids: new Set(), anchor: "d" }, "c", true, order).ids]).toEqual(["c", "d"]);
   expect([...toggle({ ids: new Set(), anchor: "gone" }, "c", true, order).ids]).toEqual(["c"]);
+});
+
+test("the page is what is still there, and is taken back as a whole", () => {
+  const rows = [{ job: newJob("a"), isGone: false, isStale: false }, { job: newJob("b"), isGone: true, isStale: false }];
+  const page = togglePage(nothing, rows);
+  expect([...page.ids]).toEqual(["a"]);
+  expect(isPage(page, rows)).toBe(true);
+  expect(togglePage(page, rows)).toEqual(nothing);
+  expect(isPage(page, [...rows, { job: newJob("c"), isGone: false, isStale: false }])).toBe(false);
+  expect(isPage(nothing, [])).toBe(false);
 });
 
 test("an action is for those that allow it and are still there", () => {

@@ -26,6 +26,16 @@ export function toggle(selection: Selection, id: string, isRange: boolean, order
   return { ids, anchor: id };
 }
 
+/** Whether all rows that are still there are selected. */
+export function isPage({ ids }: Selection, rows: readonly JobRow[]): boolean {
+  return ids.size > 0 && rows.every(({ job, isGone }) => isGone || ids.has(job.id));
+}
+
+/** Selects all rows that are there; none, if that is how it is already. */
+export function togglePage(selection: Selection, rows: readonly JobRow[]): Selection {
+  return isPage(selection, rows) ? nothing : { ids: new Set(rows.filter(({ isGone }) => !isGone).map(({ job }) => job.id)), anchor: undefined };
+}
+
 /** Which of the selected jobs an action is allowed for. */
 export function allowedFor(action: JobAction, rows: readonly JobRow[], selection: Selection): string[] {
   return rows.filter(({ job, isGone }) => !isGone && selection.ids.has(job.id) && job.allowed_actions.includes(action)).map(({ job }) => job.id);
