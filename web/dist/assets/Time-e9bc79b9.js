@@ -1,1 +1,0 @@
-import{a7 as i,D as l,j as s,as as c,aO as m,aP as r}from"./index-f342b058.js";function u({at:e,isAbsolute:a=!1}){const{zone:t}=i(),n=l();if(!e)return s.jsx("span",{"aria-label":"none",children:"–"});const o=c(e,t);return s.jsx(m,{label:a?r(e,n):o,children:s.jsx("time",{dateTime:e,children:a?o:r(e,n)})})}export{u as T};
