@@ -64,7 +64,7 @@ export function ConsumersPage(): JSX.Element {
                 <Table.Td><Time at={consumer.updated_at} /></Table.Td>
                 <Table.Td>
                   {can(me, "operate") && (
-                    <Menu position="bottom-end">
+                    <Menu position="bottom-end" withInitialFocusPlaceholder={false}>
                       <Menu.Target><ActionIcon variant="subtle" color="gray" size="sm" aria-label={`Actions for ${consumer.name}`}><Icon name="menu" size={14} /></ActionIcon></Menu.Target>
                       <Menu.Dropdown>
                         <Menu.Item onClick={() => { setAsked({ action: "reset", consumer }); }}>Reset</Menu.Item>

@@ -28,8 +28,8 @@ const maxShown = 100;
 
 const columns: readonly Column[] = [
   { title: "Queue" }, { title: "State" },
-  ...["Oldest wait", "Pending", "Running", "Retrying", "Scheduled", "Dead", "In, done, failed a second"].map((title) => ({ title, isNumber: true })),
-  { title: "Done, 15 min" }, { title: "Busy", isNumber: true }, { title: "Action", isUnseen: true },
+  ...["Oldest wait", "Pending", "Running", "Retrying", "Scheduled", "Dead", "In · done · failed/s"].map((title) => ({ title, isNumber: true })),
+  { title: "Last 15 min" }, { title: "Busy", isNumber: true }, { title: "Action", isUnseen: true },
 ];
 
 /** All queues, the one that waits longest first. */
@@ -61,7 +61,7 @@ export function QueuesPage(): JSX.Element {
       )}
       {found?.length === 0 && queues && queues.length > 0 && <Empty title="No queue has a name like that."><Button size="compact-sm" variant="default" onClick={() => { setWanted(""); }}>Show all</Button></Empty>}
       {found && found.length > 0 && (
-        <PlainTable label="Queues" columns={columns} minWidth={1120} ref={table} onHold={(isHeld) => { setHeld(isHeld ? sorted?.map(({ name }) => name) : undefined); }}>
+        <PlainTable label="Queues" columns={columns} minWidth={1100} ref={table} onHold={(isHeld) => { setHeld(isHeld ? sorted?.map(({ name }) => name) : undefined); }}>
           {found.slice(0, maxShown).map((queue) => <QueueRow key={queue.name} queue={queue} nowMs={nowMs} />)}
         </PlainTable>
       )}
@@ -91,7 +91,8 @@ function QueueRow({ queue, nowMs }: { queue: Queue; nowMs: number }): JSX.Elemen
 export function QueueState({ queue, nowMs, isShort = false }: { queue: Queue; nowMs: number; isShort?: boolean }): JSX.Element {
   const troubles = troublesOf(queue, nowMs);
   const isLate = !queue.paused && waitSeconds(queue, nowMs) > lateAfterSeconds;
-  const text = isShort && troubles.length > 1 ? `${troubles[0] ?? ""}, ${troubles.length - 1} more` : troubles.join(", ");
+  const worst = queue.paused ? "paused" : troubles[0] ?? "";
+  const text = isShort && troubles.length > 1 ? `${worst}, ${troubles.length - 1} more` : troubles.join(", ");
   return troubles.length === 0 ? <Mark tone="good" icon="check">well</Mark>
     : <Mark tone={isLate ? "bad" : "warn"} icon={queue.paused ? "pause" : "failures"}>{text}</Mark>;
 }

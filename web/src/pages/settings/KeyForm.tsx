@@ -18,7 +18,7 @@ export function KeyForm({ onClose, onMade }: { onClose: () => void; onMade: (key
       <NativeSelect label="Role" value={form.role} data={[{ value: "", label: "none: the scopes below" }, ...roles]}
         onChange={(event) => { change({ role: roles.find((role) => role === event.currentTarget.value) ?? "" }); }} />
       {form.role === "" && (
-        <Stack gap={6} role="group" aria-label="Scopes">
+        <Stack gap={10} role="group" aria-label="Scopes">
           {scopes.map((scope) => (
             <Checkbox key={scope} size="xs" label={`${scope}: ${scopeWords[scope]}`} checked={form.scopes.includes(scope)}
               onChange={(event) => { change({ scopes: event.currentTarget.checked ? [...form.scopes, scope] : form.scopes.filter((one) => one !== scope) }); }} />

@@ -67,7 +67,7 @@ export function KeyList(): JSX.Element {
               <NameCell name={key.created_by}>{key.created_by}</NameCell>
               <Table.Td><Time at={key.created_at} /></Table.Td>
               <Table.Td>
-                <Menu position="bottom-end">
+                <Menu position="bottom-end" withInitialFocusPlaceholder={false}>
                   <Menu.Target><ActionIcon variant="subtle" color="gray" size="sm" aria-label={`Actions for ${key.name}`}><Icon name="menu" size={14} /></ActionIcon></Menu.Target>
                   <Menu.Dropdown>
                     <Menu.Item onClick={() => { setAsked({ action: "rotate", key }); }}>Rotate</Menu.Item>

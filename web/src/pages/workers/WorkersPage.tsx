@@ -98,7 +98,7 @@ function WorkerRow({ worker, isOpen, onOpen, onAsk }: WorkerRowProps): JSX.Eleme
       <Table.Td><Time at={worker.registered_at} /></Table.Td>
       <Table.Td>
         {(can(me, "operate") || mayRemove) && (
-          <Menu position="bottom-end">
+          <Menu position="bottom-end" withInitialFocusPlaceholder={false}>
             <Menu.Target><ActionIcon variant="subtle" color="gray" size="sm" aria-label={`Actions for ${worker.name}`}><Icon name="menu" size={14} /></ActionIcon></Menu.Target>
             <Menu.Dropdown>
               {can(me, "operate") && worker.state !== "offline" && worker.asked === null && <Menu.Item onClick={() => { onAsk("quiet"); }}>Quiet</Menu.Item>}
