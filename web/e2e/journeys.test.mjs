@@ -73,7 +73,8 @@ test("a failed job shows its error, is selected, retried and followed", async ()
   await dialog.getByLabel("Reason").fill("the mail server is back");
   await shoot(page, "retry");
   await dialog.getByRole("button", { name: "Retry 1 job" }).click();
-  await page.getByText("Retry: 1 of 1 job done.").waitFor();
+  await dialog.getByText("1 of 1 done").first().waitFor();
+  await page.keyboard.press("Escape");
   await rowOf(page, id).getByText("2 of 2").waitFor(); // the redrive's attempt, seen live
   const job = await server.call("GET", `/jobs/${id}`);
   assert.equal(job.redrives, 1);
@@ -200,7 +201,9 @@ test("the line is lost: a strip says so, the rows stay, and it comes back by its
 }, { timeout: 120_000 });
 
 describe("each page, light and dark, wide and narrow, has no barrier and no fault", () => {
-  for (const [name, path] of [["overview", "/"], ["jobs", "/jobs"], ["nowhere", "/nowhere"]]) {
+  for (const [name, path] of [["overview", "/"], ["jobs", "/jobs"], ["queues", "/queues"], ["events", "/events"], ["workers", "/workers"],
+    ["failures", "/failures"], ["operations", "/operations"], ["consumers", "/consumers"], ["webhooks", "/webhooks"], ["audit", "/audit"],
+    ["settings", "/settings"], ["nowhere", "/nowhere"]]) {
     for (const colorScheme of ["light", "dark"]) {
       for (const width of [1440, 320]) {
         test(`${name}, ${colorScheme}, ${width}`, async () => {
