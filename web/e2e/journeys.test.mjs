@@ -65,16 +65,15 @@ test("a failed job shows its error, is selected, retried and followed", async ()
   await page.goto(`${server.base}/jobs?queue=broken`);
   await rowOf(page, id).getByText("dead").waitFor();
   await live(page);
-  await page.keyboard.press("j");
-  await page.keyboard.press("x");
-  await page.getByRole("group", { name: "Selected jobs" }).getByText("1 job selected").waitFor();
-  await page.keyboard.press("r");
+  await rowOf(page, id).getByRole("checkbox").click();
+  const selected = page.getByRole("group", { name: "Selected jobs" });
+  await selected.getByText("1 job selected").waitFor();
+  await selected.getByRole("button", { name: "Retry" }).click();
   const dialog = page.getByRole("dialog");
   await dialog.getByLabel("Reason").fill("the mail server is back");
   await shoot(page, "retry");
   await dialog.getByRole("button", { name: "Retry 1 job" }).click();
-  await dialog.getByText("1 of 1 done").first().waitFor();
-  await page.keyboard.press("Escape");
+  await page.getByRole("group", { name: "Operation" }).getByText("1 of 1 done").waitFor();
   await rowOf(page, id).getByText("2 of 2").waitFor(); // the redrive's attempt, seen live
   const job = await server.call("GET", `/jobs/${id}`);
   assert.equal(job.redrives, 1);
@@ -201,8 +200,8 @@ test("the line is lost: a strip says so, the rows stay, and it comes back by its
 }, { timeout: 120_000 });
 
 describe("each page, light and dark, wide and narrow, has no barrier and no fault", () => {
-  for (const [name, path] of [["overview", "/"], ["jobs", "/jobs"], ["queues", "/queues"], ["events", "/events"], ["workers", "/workers"],
-    ["failures", "/failures"], ["operations", "/operations"], ["consumers", "/consumers"], ["webhooks", "/webhooks"], ["audit", "/audit"],
+  for (const [name, path] of [["overview", "/"], ["jobs", "/jobs"], ["queues", "/queues"], ["workers", "/workers"],
+    ["failures", "/failures"], ["consumers", "/consumers"], ["webhooks", "/webhooks"], ["audit", "/audit"],
     ["settings", "/settings"], ["nowhere", "/nowhere"]]) {
     for (const colorScheme of ["light", "dark"]) {
       for (const width of [1440, 320]) {
