@@ -164,7 +164,7 @@ func (s *socket) control(opcode int, payload []byte) bool {
 // client when nothing at all went out for config.SlowAfter; one that moves, however slowly, goes on. n is what went out.
 func (s *socket) write(b []byte) (n int, ok bool) {
 	slice := min(s.hub.config.SlowAfter/4, 250*time.Millisecond)
-	atLeast := slice / 2 // a new deadline for each write would cost a tenth of what the write does
+	atLeast := slice / 2 // a new deadline for each write would cost a twentieth of what the write does
 	if _, isTLS := s.wire.Conn.(*tls.Conn); isTLS {
 		slice = s.hub.config.SlowAfter // a write that timed out breaks a TLS connection
 		atLeast = slice
