@@ -3,7 +3,6 @@ package api_test
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -54,18 +53,7 @@ func TestHeadOfAStreamIsItsHeaderAndNoMore(t *testing.T) {
 // lines opens a stream of lines.
 func (d *door) lines(t testing.TB, query string, options ...with) *bufio.Reader {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*eventLimit)
-	t.Cleanup(cancel)
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, d.url+"/api/v1/events?"+query, nil)
-	require.NoError(t, err)
-	r.Header.Set("Accept", "application/x-ndjson")
-	for _, option := range options {
-		option(r)
-	}
-	response, err := d.client.Do(r)
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = response.Body.Close() })
-	require.Equal(t, http.StatusOK, response.StatusCode)
+	response, _ := d.streamEvents(t, "application/x-ndjson", query, options...)
 	return bufio.NewReader(response.Body)
 }
 

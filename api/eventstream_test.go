@@ -40,24 +40,31 @@ type block struct{ id, event, data string }
 // sse opens a stream of server-sent events.
 func (d *door) sse(t testing.TB, query string, options ...with) *eventSource {
 	t.Helper()
+	response, cancel := d.streamEvents(t, "text/event-stream", query, options...)
+	require.Equal(t, "no-store", response.Header.Get("Cache-Control"))
+	return &eventSource{t: t, header: response.Header, in: bufio.NewReader(response.Body), cut: cancel}
+}
+
+// streamEvents opens the log in one of its streaming forms; cut ends it, and so does the end of the test.
+func (d *door) streamEvents(t testing.TB, accept, query string, options ...with) (response *http.Response, cut func()) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*eventLimit)
 	t.Cleanup(cancel)
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, d.url+"/api/v1/events?"+query, nil)
 	require.NoError(t, err)
-	r.Header.Set("Accept", "text/event-stream")
+	r.Header.Set("Accept", accept)
 	for _, option := range options {
 		option(r)
 	}
-	response, err := d.client.Do(r)
+	response, err = d.client.Do(r)
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = response.Body.Close() })
 	if response.StatusCode != http.StatusOK {
 		raw, _ := io.ReadAll(response.Body)
 		require.Equal(t, http.StatusOK, response.StatusCode, "%s", raw)
 	}
-	require.Equal(t, "text/event-stream", response.Header.Get("Content-Type"))
-	require.Equal(t, "no-store", response.Header.Get("Cache-Control"))
-	return &eventSource{t: t, header: response.Header, in: bufio.NewReader(response.Body), cut: cancel}
+	require.Equal(t, accept, response.Header.Get("Content-Type"))
+	return response, cancel
 }
 
 // block reads one; comments are counted.
