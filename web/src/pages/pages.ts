@@ -35,12 +35,20 @@ export const pages: readonly Page[] = [
     load: async () => ({ default: (await import("./queues/QueuePage")).QueuePage }),
   },
   {
+    path: "/failures", title: "Failures", keys: "g f", icon: "failures",
+    load: async () => ({ default: (await import("./failures/FailuresPage")).FailuresPage }),
+  },
+  {
     path: "/events", title: "Events", keys: "g e", icon: "events",
     load: async () => ({ default: (await import("./events/EventsPage")).EventsPage }),
   },
   {
     path: "/workers", title: "Workers", keys: "g w", icon: "workers",
     load: async () => ({ default: (await import("./workers/WorkersPage")).WorkersPage }),
+  },
+  {
+    path: "/operations", title: "Operations", keys: "g b", icon: "repeat",
+    load: async () => ({ default: (await import("./operations/OperationsPage")).OperationsPage }),
   },
   {
     path: "/consumers", title: "Consumers", keys: "g c", icon: "consumers",
@@ -61,13 +69,5 @@ export const pages: readonly Page[] = [
   {
     path: "/settings", title: "Settings", keys: "g s", icon: "settings",
     load: async () => ({ default: (await import("./settings/SettingsPage")).SettingsPage }),
-  },
-  {
-    path: "/failures", title: "Failures", keys: "g f", icon: "failures",
-    load: async () => ({ default: (await import("./failures/FailuresPage")).FailuresPage }),
-  },
-  {
-    path: "/operations", title: "Operations", keys: "g b", icon: "repeat",
-    load: async () => ({ default: (await import("./operations/OperationsPage")).OperationsPage }),
   },
 ];

@@ -1,4 +1,4 @@
-import { Button, SegmentedControl, Table, Text } from "@mantine/core";
+import { Button, SegmentedControl, Table, Text, VisuallyHidden } from "@mantine/core";
 import { useInfiniteQuery } from "@tanstack/react-query";
 import { useNavigate, useSearch } from "@tanstack/react-router";
 import type { JSX } from "react";
@@ -59,7 +59,7 @@ export function OperationsPage(): JSX.Element {
             <Table verticalSpacing={6} horizontalSpacing="sm" highlightOnHover className={classes["table"] ?? ""}>
               <Table.Thead>
                 <Table.Tr>
-                  <Table.Th>Action</Table.Th><Table.Th>Status</Table.Th><Table.Th>Progress</Table.Th><Table.Th>On</Table.Th><Table.Th>By</Table.Th><Table.Th>Begun</Table.Th><Table.Th>Ended</Table.Th><Table.Th />
+                  <Table.Th>Action</Table.Th><Table.Th>Status</Table.Th><Table.Th>Progress</Table.Th><Table.Th>On</Table.Th><Table.Th>By</Table.Th><Table.Th>Begun</Table.Th><Table.Th>Ended</Table.Th><Table.Th><VisuallyHidden>What to do</VisuallyHidden></Table.Th>
                 </Table.Tr>
               </Table.Thead>
               <Table.Tbody>{operations.map((operation) => <Row key={operation.id} operation={operation} />)}</Table.Tbody>
