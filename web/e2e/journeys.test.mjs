@@ -200,8 +200,8 @@ test("the line is lost: a strip says so, the rows stay, and it comes back by its
 }, { timeout: 120_000 });
 
 describe("each page, light and dark, wide and narrow, has no barrier and no fault", () => {
-  for (const [name, path] of [["overview", "/"], ["jobs", "/jobs"], ["queues", "/queues"], ["workers", "/workers"],
-    ["failures", "/failures"], ["consumers", "/consumers"], ["webhooks", "/webhooks"], ["audit", "/audit"],
+  for (const [name, path] of [["overview", "/"], ["jobs", "/jobs"], ["queues", "/queues"], ["events", "/events"], ["workers", "/workers"],
+    ["failures", "/failures"], ["operations", "/operations"], ["consumers", "/consumers"], ["webhooks", "/webhooks"], ["audit", "/audit"],
     ["settings", "/settings"], ["nowhere", "/nowhere"]]) {
     for (const colorScheme of ["light", "dark"]) {
       for (const width of [1440, 320]) {

@@ -1,7 +1,7 @@
-import { Button, Group, Modal, Stack, Text, TextInput } from "@mantine/core";
+import { Text } from "@mantine/core";
 import { useMutation } from "@tanstack/react-query";
-import { useState, type JSX, type ReactNode, type SubmitEvent } from "react";
-import { Failed } from "./Failed";
+import type { JSX, ReactNode } from "react";
+import { AskModal } from "./AskModal";
 
 interface AskProps {
   /** A question: "Pause mail?" */
@@ -23,39 +23,20 @@ interface AskProps {
   onClose: () => void;
 }
 
-/** Asks before something is done, and why. It stays until the server has done it or somebody leaves it. */
-export function Ask({ title, action, isDangerous = false, says, children, hasNoReason = false, isDisabled = false, run, onDone, onClose }: AskProps): JSX.Element {
-  const [reason, setReason] = useState("");
+/** AskModal with what is done after it: it stays until the server has done it or somebody leaves it. */
+export function Ask({ title, action, isDangerous = false, says, children, hasNoReason, isDisabled, run, onDone, onClose }: AskProps): JSX.Element {
   const done = useMutation({
-    mutationFn: () => run(reason.trim() === "" ? {} : { reason: reason.trim() }),
+    mutationFn: (reason: string) => run(reason === "" ? {} : { reason }),
     onSuccess: () => {
       onDone?.();
       onClose();
     },
   });
-  const handleSubmit = (event: SubmitEvent): void => {
-    event.preventDefault();
-    if (!done.isPending && !isDisabled) {
-      done.mutate();
-    }
-  };
   return (
-    <Modal opened onClose={onClose} title={title} closeButtonProps={{ "aria-label": "Close" }}>
-      <form onSubmit={handleSubmit}>
-        <Stack gap="sm">
-          {says && <Text size="sm">{says}</Text>}
-          {children}
-          {!hasNoReason && (
-            <TextInput label="Reason" description="For the audit log; may be left empty." maxLength={256} value={reason}
-              {...(children ? {} : { "data-autofocus": true })} onChange={(event) => { setReason(event.currentTarget.value); }} />
-          )}
-          {done.error && <Failed error={done.error} what="It was not done" />}
-          <Group justify="flex-end" gap="xs">
-            <Button variant="default" onClick={onClose}>Leave it</Button>
-            <Button type="submit" {...(isDangerous ? { color: "red.8" } : {})} loading={done.isPending} disabled={isDisabled}>{action}</Button>
-          </Group>
-        </Stack>
-      </form>
-    </Modal>
+    <AskModal title={title} doIt={action} isDangerous={isDangerous} isPending={done.isPending} error={done.error} failed="It was not done"
+      {...(hasNoReason === undefined ? {} : { hasNoReason })} {...(isDisabled === undefined ? {} : { isDisabled })} onDo={done.mutate} onClose={onClose}>
+      {says && <Text size="sm">{says}</Text>}
+      {children}
+    </AskModal>
   );
 }

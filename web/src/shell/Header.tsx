@@ -39,7 +39,7 @@ export function Header({ isMenuOpen, commands, onMenu, onHelp }: HeaderProps): J
       <Tooltip label="Keys (?)">
         <ActionIcon variant="subtle" color="gray" aria-label="Keys" onClick={onHelp}><Icon name="help" /></ActionIcon>
       </Tooltip>
-      <Menu position="bottom-end" width={240}>
+      <Menu position="bottom-end" width={240} withInitialFocusPlaceholder={false}>
         <Menu.Target>
           <ActionIcon variant="subtle" color="gray" aria-label="Account"><Icon name="person" /></ActionIcon>
         </Menu.Target>

@@ -72,7 +72,7 @@ export function EventTable({ events, isAbsolute, onOpen, onHold, ref }: EventTab
                 <span role="cell">{isStatus(event.status) ? <StatusBadge status={event.status} /> : event.status ?? "–"}</span>
                 <span role="cell">{event.attempt ?? "–"}</span>
                 <span role="cell" className={classes["soft"]} title={summaryOf(event)}>{summaryOf(event)}</span>
-                <span role="cell">{event.job_id === null ? "–" : <Link to={`/jobs/${event.job_id}`} className={classes["link"] ?? ""} aria-label={`Job ${event.job_id}`}>{shortID(event.job_id)}</Link>}</span>
+                <span role="cell">{event.job_id === null ? "–" : <Link to={`/jobs/${event.job_id}`} className={classes["link"] ?? ""} aria-label={`Job ${shortID(event.job_id)}, ${event.job_id}`}>{shortID(event.job_id)}</Link>}</span>
               </div>
             );
           })}

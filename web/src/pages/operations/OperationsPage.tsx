@@ -43,8 +43,10 @@ export function OperationsPage(): JSX.Element {
   return (
     <>
       <PageTitle title="Operations" />
-      <SegmentedControl size="xs" mb="sm" aria-label="Status" value={status ?? ""} data={Object.entries(statuses).map(([value, label]) => ({ value, label }))}
-        onChange={(value) => { void navigate({ to: ".", search: { ...search, status: value }, replace: true }); }} />
+      <div className={classes["choice"]}>
+        <SegmentedControl size="xs" mb="sm" aria-label="Status" value={status ?? ""} data={Object.entries(statuses).map(([value, label]) => ({ value, label }))}
+          onChange={(value) => { void navigate({ to: ".", search: { ...search, status: value }, replace: true }); }} />
+      </div>
       {list.error && !operations && <Failed error={list.error} onRetry={refetch} what="The operations could not be loaded" />}
       {!list.error && !operations && <RowsSkeleton />}
       {operations?.length === 0 && (

@@ -1,1 +1,0 @@
-import{j as s,P as n,G as r}from"./index-421f7574.js";function a({title:i,says:t}){return s.jsxs(s.Fragment,{children:[s.jsx(n,{title:i}),s.jsx(r,{title:"This is for admins.",children:t})]})}export{a as A};

@@ -1,0 +1,1 @@
+import{j as t,B as o}from"./index-c228b9ea.js";function n({list:e}){return e.hasNextPage?t.jsx(o,{size:"compact-sm",variant:"default",mb:"md",loading:e.isFetchingNextPage,onClick:()=>{e.fetchNextPage()},children:"Load more"}):null}export{n as M};

@@ -1,1 +1,0 @@
-import{j as t,B as o}from"./index-421f7574.js";function n({list:e}){return e.hasNextPage?t.jsx(o,{size:"compact-sm",variant:"default",mb:"md",loading:e.isFetchingNextPage,onClick:()=>{e.fetchNextPage()},children:"Load more"}):null}export{n as M};

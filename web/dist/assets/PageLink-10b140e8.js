@@ -1,1 +1,0 @@
-import{j as e,s as o,V as t}from"./index-421f7574.js";function a({search:n,...r}){const s=(()=>({...n}));return e.jsx(o,{component:t,search:s,fz:"inherit",...r})}export{a as P};

@@ -1,0 +1,1 @@
+import{j as s,H as a}from"./index-c228b9ea.js";const c="_badge_1555i_1",n={badge:c},d={scheduled:"clock",blocked:"blocked",pending:"hourglass",running:"play",retrying:"repeat",completed:"check",dead:"cross",cancelled:"minus"};function r({status:e}){return s.jsxs("span",{className:n.badge,"data-status":e,children:[s.jsx(a,{name:d[e],size:13}),e]})}export{r as S};

@@ -1,0 +1,1 @@
+import{a8 as i,D as l,j as s,aw as c,aS as m,aT as r}from"./index-c228b9ea.js";function u({at:e,isAbsolute:a=!1}){const{zone:t}=i(),n=l();if(!e)return s.jsx("span",{"aria-label":"none",children:"–"});const o=c(e,t);return s.jsx(m,{label:a?r(e,n):o,children:s.jsx("time",{dateTime:e,children:a?o:r(e,n)})})}export{u as T};

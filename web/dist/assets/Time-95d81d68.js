@@ -1,1 +1,0 @@
-import{a7 as i,D as l,j as s,ap as c,aR as m,aS as r}from"./index-421f7574.js";function u({at:e,isAbsolute:a=!1}){const{zone:t}=i(),n=l();if(!e)return s.jsx("span",{"aria-label":"none",children:"–"});const o=c(e,t);return s.jsx(m,{label:a?r(e,n):o,children:s.jsx("time",{dateTime:e,children:a?o:r(e,n)})})}export{u as T};
