@@ -141,9 +141,9 @@ func (o *Overview) rereadRows(ctx context.Context) {
 	o.staleRows = make(map[string]struct{})
 	o.mu.Unlock()
 
-	ctx, cancel := context.WithTimeout(ctx, probeDeadline)
+	within, cancel := context.WithTimeout(ctx, probeDeadline)
 	defer cancel()
-	rows, err := o.readRows(ctx, slices.Collect(maps.Keys(taken)))
+	rows, err := o.readRows(within, slices.Collect(maps.Keys(taken)))
 	if err != nil && ctx.Err() == nil {
 		o.config.Log.Warn().Err(err).Msg("overview could not read the rows of queues")
 	}
